@@ -1,0 +1,1 @@
+"""Podium: from an image competition's files to its best honest submission."""

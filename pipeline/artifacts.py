@@ -1,0 +1,176 @@
+"""What stages leave on disk: manifests with fingerprints, and every path under `outputs/`.
+
+A stage writes one folder and, last, its `manifest.json`. A folder whose manifest carries the
+fingerprint that the stage would have now is not computed again.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import digest, lock, read_json, remove_leftovers, write_json
+
+log = logging.getLogger(__name__)
+HEX_IN_KEYS = 8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What decides a stage's result: its name and version, the settings, and digests from upstream."""
+
+    name: str
+    version: int
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits; equal exactly when the result is to be the same."""
+        return digest({"stage": self.name, "version": self.version, "settings": self.settings, "inputs": self.inputs})
+
+    def key(self, *words: object) -> str:
+        """Folder name: readable words, then the first digits of the fingerprint."""
+        return "-".join([*(str(word) for word in words), self.fingerprint[:HEX_IN_KEYS]])
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Proof that a stage is done. `digest` is of its logical output; `record` says how it went."""
+
+    stage: str
+    version: int
+    fingerprint: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    digest: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest | None":
+        """The manifest in a file; None if there is none or it is not readable as one."""
+        try:
+            return cls(**read_json(path))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Writes it atomically."""
+        write_json(path, asdict(self))
+
+
+Build = Callable[[], tuple[str, dict[str, Any]]]
+
+
+def run_stage(stage: Stage, folder: Path, build: Build, force: bool = False) -> Manifest:
+    """Runs `build` in `folder` unless it is done; `build` returns the output's digest and a record.
+
+    One process at a time: others wait, then find it done.
+    """
+    path = folder / "manifest.json"
+    if not force and (done := finished(stage, path)):
+        log.info("%-9s up to date: %s", stage.name, folder)
+        return done
+    with lock(folder / ".lock", wait=f"{stage.name}: waiting for another process in {folder}"):
+        if not force and (done := finished(stage, path)):
+            log.info("%-9s done by another process: %s", stage.name, folder)
+            return done
+        return build_stage(stage, path, build)
+
+
+def finished(stage: Stage, path: Path) -> Manifest | None:
+    """The manifest at `path` if it is this stage's, with the fingerprint of now."""
+    manifest = Manifest.read(path)
+    return manifest if manifest and manifest.fingerprint == stage.fingerprint else None
+
+
+def build_stage(stage: Stage, path: Path, build: Build) -> Manifest:
+    """Runs `build` and writes the manifest at `path` last; the caller holds the folder's lock."""
+    path.unlink(missing_ok=True)
+    remove_leftovers(path.parent)
+    started = time.monotonic()
+    output, record = build()
+    record = {"seconds": round(time.monotonic() - started, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **record}
+    manifest = Manifest(stage.name, stage.version, stage.fingerprint, stage.settings, stage.inputs, output, record)
+    manifest.write(path)
+    return manifest
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> list[str]:
+    """Lines `key: old -> new` for every setting that differs."""
+    lines: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{at}{key}.")
+        elif json.dumps(before) != json.dumps(after):
+            lines.append(f"{at}{key}: {_short(before)} -> {_short(after)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The only builder of paths under `outputs/<competition>/`."""
+
+    root: Path
+
+    @property
+    def digests(self) -> Path:
+        """Digests of input files, remembered."""
+        return self.root / "digests.parquet"
+
+    @property
+    def prepared(self) -> Path:
+        """The index of the last config used."""
+        return self.root / "prepared"
+
+    @property
+    def index(self) -> Path:
+        """One row per picture."""
+        return self.prepared / "index.parquet"
+
+    def folds(self, key: str) -> Path:
+        """A frozen assignment."""
+        return self.root / "folds" / key
+
+    def cache(self, key: str) -> Path:
+        """Decoded pictures."""
+        return self.root / "cache" / key
+
+    def experiment(self, name: str) -> Path:
+        """One experiment: its config, folds and predictions."""
+        return self.root / "experiments" / name
+
+    def fold(self, name: str, seed: int, fold: int) -> Path:
+        """One trained network."""
+        return self.experiment(name) / f"seed_{seed}" / f"fold_{fold}"
+
+    def predictions(self, name: str, key: str) -> Path:
+        """Out-of-fold and test predictions of an experiment."""
+        return self.experiment(name) / "predictions" / key
+
+    def ensemble(self, names: Iterable[str]) -> Path:
+        """A blend of experiments."""
+        return self.root / "ensembles" / "+".join(names)
+
+    @property
+    def submission(self) -> Path:
+        """The latest submission."""
+        return self.root / "submission.csv"
+
+    @property
+    def submission_manifest(self) -> Path:
+        """What the latest submission was made of."""
+        return self.root / "submission.json"
+
+    def kept_submission(self, stamp: str, name: str) -> Path:
+        """Every submission is kept under its time."""
+        return self.root / "submissions" / f"{stamp}-{name}.csv"

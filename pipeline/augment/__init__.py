@@ -1,0 +1,1 @@
+"""What changes training pictures: albumentations one by one, Mixup and CutMix by the batch."""

@@ -1,0 +1,57 @@
+"""albumentations from the config, each sample with a random stream of its own.
+
+The only module that touches albumentations. Its `set_random_seed` gives every transform of a
+Compose the same seed, so that two flips with p=0.5 would always fall together; here one fresh pair
+of generators is shared by all transforms of a sample, as in an unseeded Compose.
+"""
+
+import difflib
+import os
+import random
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.config import Component
+from pipeline.data.images import Pixels
+from pipeline.errors import UserError
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A  # noqa: N812  (its update check runs at import)
+
+
+class Transforms:
+    """The augmentations of one config, in order."""
+
+    def __init__(self, components: Sequence[Component]) -> None:
+        self._compose = A.Compose([_build(component, f"augment.train[{i}]") for i, component in enumerate(components)])
+
+    def __call__(self, pixels: Pixels, seed: np.random.SeedSequence) -> Pixels:
+        """The augmented picture, RGB uint8; the same picture and seed give the same result anywhere."""
+        generator = np.random.default_rng(seed)
+        self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        result: Pixels = self._compose(image=np.ascontiguousarray(pixels))["image"]
+        return result
+
+
+def _build(component: Component, where: str) -> A.BasicTransform | A.BaseCompose:
+    """One albumentations object; UserError for an unknown class, argument or value."""
+    kind = getattr(A, component.name, None)
+    if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)):
+        near = difflib.get_close_matches(component.name, dir(A), n=1, cutoff=0.5)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise UserError(f'{where}: albumentations has no "{component.name}"{hint}')
+    arguments = component.arguments
+    if issubclass(kind, A.BaseCompose):
+        children = arguments.get("transforms", [])
+        inner = [_build(Component.model_validate(child), f"{where}.transforms[{i}]") for i, child in enumerate(children)]
+        arguments["transforms"] = inner
+    else:
+        arguments["strict"] = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            return kind(**arguments)
+    except (ValueError, TypeError, UserWarning) as error:
+        raise UserError(f"{where}: {component.name}: {' '.join(str(error).split())}") from None

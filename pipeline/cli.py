@@ -1,0 +1,106 @@
+"""What every script shares: its arguments, exit codes, and the run from configs to a submission.
+
+Exit codes: 0; 1 a failed fold or run; 2 something the user can mend; 130 Ctrl-C.
+"""
+
+import argparse
+import errno
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import RunFailed, UserError
+from pipeline.stages.versions import STAGE_VERSION
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.stages.finish import Predicted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a script was asked for."""
+
+    configs: "list[Config]"
+    force: frozenset[str]
+
+
+def run_script(description: str, work: Callable[[Arguments], None], argv: Sequence[str] | None = None) -> int:
+    """Parses `CONFIG ... [key=value ...] [--force STAGE]`, runs `work`, and returns the exit code."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help="configs (default: configs/digits.yaml) and overrides of their keys")
+    parser.add_argument("--force", action="append", default=[], choices=list(STAGE_VERSION), metavar="STAGE", help=f"redo a stage: {', '.join(STAGE_VERSION)}")
+    given = parser.parse_args(argv)
+    try:
+        from pipeline.runtime import start_logging
+
+        start_logging()
+        work(Arguments(load_configs(given.words), frozenset(given.force)))
+    except UserError as error:
+        return _fail(f"error: {error}", 2)
+    except RunFailed as error:
+        return _fail(f"failed: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on", 130)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}:
+            raise
+        return _fail(f"error: {error.filename or 'outputs'}: {error.strerror}; what is finished is kept: mend that and run the same command", 2)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def load_configs(words: Sequence[str]) -> "list[Config]":
+    """Configs in the order given, each with every override."""
+    from pipeline.config_files import load_config
+
+    overrides = [word for word in words if re.match(r"^[\w.]+=", word)]
+    paths = [word for word in words if word not in overrides] or ["configs/digits.yaml"]
+    configs = [load_config(Path(path), overrides) for path in paths]
+    if len({(config.outputs, config.competition.name) for config in configs}) > 1:
+        raise UserError(f"configs of several competitions cannot be run together: {', '.join(sorted({c.competition.name for c in configs}))}")
+    return configs
+
+
+def predict_all(arguments: Arguments) -> "list[Predicted]":
+    """Every stage up to predictions, for each config."""
+    from pipeline.stages.finish import Predicted
+    from pipeline.stages.predict import predict
+    from pipeline.stages.prepare import prepare
+    from pipeline.stages.train import train
+
+    done = []
+    for config in arguments.configs:
+        prepared = prepare(config, arguments.force)
+        tasks = train(config, prepared, arguments.force)
+        done.append(Predicted(config, prepared, tasks, predict(config, prepared, tasks, "predict" in arguments.force)))
+    return done
+
+
+def submit_all(arguments: Arguments) -> None:
+    """Every stage up to the submission, and the four figures at the end."""
+    from pipeline.ensembling.scores import describe
+    from pipeline.files import read_json
+    from pipeline.stages.finish import ensemble, submit, true_score
+
+    started = time.monotonic()
+    experiments = predict_all(arguments)
+    folder = ensemble(experiments, "ensemble" in arguments.force)
+    path = submit(experiments, folder, "submit" in arguments.force)
+    config = experiments[0].config
+    print(f"CV          {describe(read_json(folder / 'cv.json')['chosen'])}")
+    if (score := true_score(config, folder)) is not None:
+        print(f"true test   {config.competition.metric} {score:.4f}")
+    print(f"seconds     {time.monotonic() - started:.1f}")
+    print(f"submission  {path}")

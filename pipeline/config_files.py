@@ -1,0 +1,172 @@
+"""From YAML files and `key=value` words to a `Config`, with errors that name file, key and remedy.
+
+Numbers and booleans are YAML 1.2's: `1e-3` is a float and `no` is text. `_base_: other.yaml` (or a
+list) is read first, from the same folder; mappings merge, lists replace, and a component whose
+`name` changes drops the old one's arguments.
+"""
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+
+Origins = dict[tuple[str, ...], str]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's core schema, in which a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f'key "{key}" is given twice', node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", list("-+0123456789")),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", list("-+.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int",
+    lambda loader, node: int(node.value, 0) if node.value[:2] in {"0o", "0x"} else int(node.value),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """YAML 1.2 text to plain data; `source` names it in the error."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """The config in `path` with its bases and the `key=value` overrides; UserError for any fault."""
+    data, origins = _read(path, ())
+    data.setdefault("experiment", path.stem)
+    for override in overrides:
+        keys, value = _parse_override(override)
+        for key in reversed(keys):
+            value = {key: value}
+        data = _merge(data, value, origins, f"override {override}")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_explain(error, origins, str(path))) from None
+
+
+def write_config(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal one."""
+    return yaml.dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> str:
+    """The config's JSON schema for editors; `experiment` may be left out, `_base_` may be there."""
+    schema = Config.model_json_schema()
+    schema["required"] = []
+    schema["properties"] = {"_base_": {"type": ["string", "array"], "items": {"type": "string"}}} | schema["properties"]
+    return json.dumps(schema, indent=1) + "\n"
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]:
+    if path.resolve() in above:
+        raise UserError(f"{path}: _base_ leads back to the file itself; remove it")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config{_nearest(path.name, (p.name for p in path.parent.glob('*.yaml')))}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    own = parse_yaml(text, str(path)) or {}
+    if not isinstance(own, dict):
+        raise UserError(f"{path}: a config is a mapping of sections, but got {type(own).__name__}")
+    bases = own.pop("_base_", [])
+    data: dict[str, Any] = {}
+    origins: Origins = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        base_data, base_origins = _read(path.parent / base, (*above, path.resolve()))
+        data = _merge(data, base_data, origins, "")
+        origins.update(base_origins)
+    return _merge(data, own, origins, str(path)), origins
+
+
+def _merge(old: Any, new: Any, origins: Origins, source: str, at: tuple[str, ...] = ()) -> Any:
+    """`new` over `old`; notes in `origins` which source each key came from."""
+    if source:
+        origins[at] = source
+    if not isinstance(new, dict):
+        return new
+    if not isinstance(old, dict) or ("name" in new and "name" in old and new["name"] != old["name"] and at != ("competition",)):
+        old = {}
+    merged = dict(old)
+    for key, value in new.items():
+        merged[key] = _merge(old.get(key), value, origins, source, (*at, str(key)))
+    return merged
+
+
+def _parse_override(override: str) -> tuple[list[str], Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise UserError(f'override "{override}": write key=value, e.g. train.epochs=3')
+    return key.split("."), parse_yaml(text, f"override {override}")
+
+
+def _explain(error: ValidationError, origins: Origins, source: str) -> str:
+    problems = error.errors()
+    first = problems[0]
+    path = tuple(str(part) for part in first["loc"])
+    where = next((origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origins), source)
+    name = ".".join(part for part in path if not re.search(r"[^\w]", part))
+    if first["type"] == "extra_forbidden":
+        message = f'unknown key "{path[-1]}"{_nearest(path[-1], _known_keys(path[:-1]))}'
+    elif first["type"] == "missing":
+        message = "this key is missing and has no default"
+    else:
+        text = first["msg"].removeprefix("Value error, ")
+        given = "" if "but got" in text else f", but got {_brief(first['input'])}"
+        message = text[0].lower() + text[1:] + given
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {name}: {message}{more}" if name else f"{where}: {message}{more}"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _known_keys(path: tuple[str, ...]) -> list[str]:
+    """Keys that the section at `path` knows."""
+    model: type[BaseModel] = Config
+    for part in path:
+        field = model.model_fields.get(part)
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        model = next(
+            (kind for kind in kinds if isinstance(kind, type) and get_origin(kind) not in (Union, types.UnionType) and issubclass(kind, BaseModel)), model
+        )
+    return list(model.model_fields)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if match:
+        return f'; did you mean "{match[0]}"?'
+    return f"; known: {', '.join(known)}" if known else ""

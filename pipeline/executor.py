@@ -1,0 +1,111 @@
+"""Runs tasks: one by one, or several processes per device. Nothing else knows where a task runs.
+
+A cluster's engine can take the same tasks: plain data in, a manifest on disk out.
+"""
+
+import functools
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import RunFailed, UserError
+from pipeline.runtime import start_logging
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network to train."""
+
+    config: Config
+    seed: int
+    fold: int
+
+    def __str__(self) -> str:
+        return f"{self.config.experiment} seed {self.seed} fold {self.fold}"
+
+
+Work = Callable[[Task, str], bool]
+"""Runs a task on a device; False where another process has claimed it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How tasks ended: those that another process has claimed, and those that failed, with the reason."""
+
+    claimed: list[Task]
+    failed: list[tuple[Task, str]]
+
+
+def run_tasks(tasks: Sequence[Task], work: Work, devices: Sequence[str], jobs_per_device: int) -> Outcome:
+    """Runs every task; one that fails does not stop the others. UserError, which would meet each, stops all."""
+    slots = [device for _ in range(jobs_per_device) for device in devices][: len(tasks)]
+    outcome = Outcome([], [])
+    if len(slots) <= 1:
+        for task in tasks:
+            _note(outcome, task, functools.partial(work, task, slots[0]))
+        return outcome
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    for slot in slots:
+        queue.put(slot)
+    with ProcessPoolExecutor(len(slots), context, _start_process, (queue, os.getpid())) as pool:
+        futures = {pool.submit(_in_process, work, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                _note(outcome, futures[future], future.result)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+    return outcome
+
+
+def _note(outcome: Outcome, task: Task, run: Callable[[], bool]) -> None:
+    try:
+        if not run():
+            outcome.claimed.append(task)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        outcome.failed.append((task, str(error)))
+    except RunFailed as error:
+        outcome.failed.append((task, str(error)))
+    except BrokenProcessPool:
+        outcome.failed.append((task, "its process was killed, perhaps for lack of memory"))
+    except Exception as error:  # whatever broke one fold is reported with it, after the others ran
+        log.exception("train     %s failed", task)
+        outcome.failed.append((task, f"{type(error).__name__}: {error}"))
+
+
+_slot: dict[str, Any] = {}
+
+
+def _start_process(queue: Any, parent: int) -> None:
+    os.environ["TQDM_DISABLE"] = "1"
+    start_logging()
+    _slot["device"] = queue.get()
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    """Ends this process when its parent is gone, so that a killed run leaves no fold claimed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _in_process(work: Work, task: Task) -> bool:
+    return work(task, _slot["device"])

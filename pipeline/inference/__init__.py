@@ -1,0 +1,1 @@
+"""Out-of-fold and test predictions of a trained experiment."""

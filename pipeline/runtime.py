@@ -1,0 +1,110 @@
+"""The machine and chance: devices, precision, threads, seeds, logging, and ordered parallel work."""
+
+import itertools
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Every random draw of the project starts from one of these, so that no two purposes share a stream.
+PURPOSES = ("initialise", "shuffle", "augment", "mix", "dropout")
+
+
+def stream(purpose: str, *numbers: int) -> np.random.SeedSequence:
+    """The seed of one purpose at one place, e.g. ("augment", seed, fold, epoch, position); negative seeds are fine."""
+    return np.random.SeedSequence([PURPOSES.index(purpose), *(number % 2**32 for number in numbers)])
+
+
+def integer_seed(purpose: str, *numbers: int) -> int:
+    """The same as one number below 2**63, for generators that take nothing else."""
+    return int(stream(purpose, *numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def start_logging() -> None:
+    """One line per message on standard error: time, then what happened; safe beside progress bars."""
+    root = logging.getLogger("pipeline")
+    if not root.handlers:
+        handler = _BesideBars()
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        root.propagate = False
+
+
+class _BesideBars(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if (tqdm := sys.modules.get("tqdm")) is not None:
+            tqdm.tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def devices(requested: str) -> list[str]:
+    """Names of the devices to run on. `auto`: every GPU, else the CPU. UserError for one that is not there."""
+    import torch
+
+    from pipeline.errors import UserError
+
+    if requested == "cpu":
+        return ["cpu"]
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if requested == "auto":
+        return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+    index = int(requested.partition(":")[2] or 0)
+    if index >= count:
+        raise UserError(f"runtime.device: {requested} is not there ({count} GPUs found); write auto or cpu")
+    return [f"cuda:{index}"]
+
+
+def start_torch(threads: int) -> None:
+    """Fixes what would make two runs differ: threads, kernels picked by stopwatch, OpenCV's own threads."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    cv2.setNumThreads(1)
+
+
+def autocast_dtype(precision: str, device: "torch.device") -> "torch.dtype | None":
+    """The autocast type that `train.precision` means on this device; None is fp32."""
+    import torch
+
+    if precision == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """`map` in threads, results in order, with few results waiting at a time."""
+    remaining = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in itertools.islice(remaining, 4 * threads))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,186 @@
+"""The train stage: every seed and fold of an experiment, each a task with its own folder and manifest."""
+
+import functools
+import logging
+import shutil
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.artifacts import Manifest, Stage, build_stage, differences, finished
+from pipeline.config import Config
+from pipeline.config_files import write_config
+from pipeline.errors import RunFailed, UserError
+from pipeline.executor import Task, run_tasks
+from pipeline.files import DigestMemory, lock, write_text
+from pipeline.stages.prepare import Prepared, workspace
+from pipeline.stages.versions import define_stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.training.engine import FoldData
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> list[Task]:
+    """Trains what is not trained yet; returns every task of the experiment. RunFailed lists what is missing."""
+    tasks = [Task(config, seed, fold) for seed in config.train.seeds for fold in range(config.folds.n_splits)]
+    stages = {(task.seed, task.fold): train_stage(task, prepared) for task in tasks}
+    for task in tasks:
+        if "train" in force:
+            _remove(task)
+        _refuse_changed(task, stages[task.seed, task.fold])
+    open_tasks = [task for task in tasks if not finished(stages[task.seed, task.fold], fold_folder(task) / "manifest.json")]
+    folder = workspace(config).experiment(config.experiment)
+    if not open_tasks:
+        log.info("train     up to date: %d networks in %s", len(tasks), folder)
+        return tasks
+    _check_before(config)
+    write_text(folder / "config.yaml", write_config(config))
+    started = time.monotonic()
+    failed = _run_all(config, prepared, open_tasks)
+    if failed:
+        raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + ". The other folds are kept; the same command goes on")
+    log.info("train     %d networks in %.0f s -> %s", len(open_tasks), time.monotonic() - started, folder)
+    return tasks
+
+
+def _run_all(config: Config, prepared: Prepared, tasks: list[Task]) -> list[tuple[Task, str]]:
+    """First every fold that is free, then those that another process had claimed."""
+    from pipeline.runtime import devices
+
+    found, jobs = devices(config.runtime.device), config.runtime.jobs_per_device
+    outcome = run_tasks(tasks, functools.partial(train_fold, prepared, wait=False), found, jobs)
+    failed = outcome.failed
+    if outcome.claimed:
+        failed += run_tasks(outcome.claimed, functools.partial(train_fold, prepared, wait=True), found, jobs).failed
+    return failed
+
+
+def fold_folder(task: Task) -> Path:
+    """Where a task's network is kept."""
+    return workspace(task.config).fold(task.config.experiment, task.seed, task.fold)
+
+
+def train_stage(task: Task, prepared: Prepared) -> Stage:
+    """What decides the weights of one fold."""
+    config = task.config
+    sections = config.model_dump(mode="json", include={"images", "augment", "model", "loss", "optimizer", "schedule", "train"})
+    weights = sections["model"].pop("weights")
+    for key in ("cache_size", "corrupt"):
+        del sections["images"][key]
+    del sections["train"]["seeds"]
+    if weights not in (None, "hub"):
+        weights = DigestMemory(workspace(config).digests).digests([Path(weights)])[0]
+    return define_stage(
+        "train",
+        sections,
+        classes=prepared.classes,
+        folds=prepared.folds_digest,
+        pixels=prepared.cache_digest["train"],
+        weights=weights,
+        seed=task.seed,
+        fold=task.fold,
+    )
+
+
+def _remove(task: Task) -> None:
+    folder = fold_folder(task)
+    with lock(folder / ".lock", wait=f"train: waiting for another process in {folder}"):
+        (folder / "manifest.json").unlink(missing_ok=True)
+        for name in ("last.pt", "previous.pt", "history.csv"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+
+
+def _refuse_changed(task: Task, stage: Stage) -> None:
+    """A changed config never overwrites a trained fold."""
+    folder = fold_folder(task)
+    manifest = Manifest.read(folder / "manifest.json")
+    if manifest is None or manifest.fingerprint == stage.fingerprint:
+        return
+    changed = differences(manifest.settings, stage.settings) + differences(manifest.inputs, stage.inputs)
+    raise UserError(
+        f"{folder}: was trained with other settings ({'; '.join(changed) or 'an earlier version of the program'});"
+        " write experiment=NEW to keep it, or --force train to replace it"
+    )
+
+
+def _check_before(config: Config) -> None:
+    """Faults that every fold would meet, before the first one starts."""
+    from pipeline.augment.transforms import Transforms
+    from pipeline.training.models import check_backbone
+
+    check_backbone(config.model)
+    Transforms(config.augment.train)
+
+
+def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool) -> bool:
+    """Trains one fold on a device; False if another process has claimed it and `wait` is false."""
+    folder, stage = fold_folder(task), train_stage(task, prepared)
+    with lock(folder / ".lock", wait=f"train: waiting for another process in {folder}" if wait else None) as held:
+        if not held:
+            return False
+        if finished(stage, folder / "manifest.json") is None:
+            manifest = build_stage(stage, folder / "manifest.json", functools.partial(_fit, prepared, task, device, stage))
+            record = manifest.record
+            log.info("train     seed %d fold %d: %s %.4f, %.0f s", task.seed, task.fold, task.config.competition.metric, record["score"], record["seconds"])
+    return True
+
+
+def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tuple[str, dict[str, Any]]:
+    """Builds model, loaders and trainer of a fold; returns the digest of the weights and how it went."""
+    import torch
+
+    from pipeline.runtime import integer_seed, start_torch
+    from pipeline.training.checkpoint import digest_weights
+    from pipeline.training.datasets import Normalise
+    from pipeline.training.engine import Place, Recipe, Trainer
+    from pipeline.training.models import build_model
+
+    config, device = task.config, torch.device(device_name)
+    start_torch(config.runtime.threads)
+    model = build_model(config.model, len(prepared.classes), integer_seed("initialise", task.seed, task.fold))
+    recipe = Recipe(config.augment, config.loss, config.optimizer, config.schedule, config.train)
+    place = Place(task.seed, task.fold, fold_folder(task), stage.fingerprint, stage.settings, config.runtime.checkpoint_minutes)
+    normalise = Normalise(config.images, device, config.train.channels_last)
+    trainer = Trainer(model, _fold_data(prepared, task, device), recipe, normalise, place, device)
+    weights = trainer.run()
+    return digest_weights(weights), {
+        "score": trainer.history.rows[-1][config.competition.metric],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "epochs": config.train.epochs,
+        "device": device_name,
+        "threads": config.runtime.threads,
+        "precision": str(trainer.autocast or torch.float32),
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def _fold_data(prepared: Prepared, task: Task, device: "torch.device") -> "FoldData":
+    from pipeline.augment.transforms import Transforms
+    from pipeline.data.cache import ImageCache
+    from pipeline.training.datasets import EpochBatches, PlainImages, TrainingImages, plain_loader, training_loader
+    from pipeline.training.engine import FoldData
+
+    config, number = task.config, {name: number for number, name in enumerate(prepared.classes)}
+    inside = prepared.folds["fold"] == task.fold
+    learned, held_out = prepared.folds[~inside], prepared.folds[inside]
+    images = ImageCache(prepared.cache, config.competition.root)
+    batches = EpochBatches(len(learned), config.train.batch_size, task.seed, task.fold)
+    dataset = TrainingImages(images, learned["id"].tolist(), Transforms(config.augment.train), config.images, task.seed, task.fold)
+    plain = PlainImages(images, "train", held_out["id"].tolist(), config.images)
+    return FoldData(
+        batches=batches,
+        train=training_loader(dataset, batches, config.runtime.workers, device),
+        train_targets=np.array([number[name] for name in learned["target"]]),
+        valid=plain_loader(plain, config.predict.batch_size, config.runtime.workers, device),
+        valid_targets=np.array([number[name] for name in held_out["target"]]),
+        num_classes=len(prepared.classes),
+        metric=config.competition.metric,
+    )

@@ -1,0 +1,1 @@
+"""The file that goes to the competition, and the checks that it passes first."""

@@ -1,0 +1,1 @@
+"""One experiment, one seed, one fold: from cached pictures to trained weights."""

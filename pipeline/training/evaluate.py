@@ -1,0 +1,41 @@
+"""Class probabilities of a trained network, averaged over views of each picture."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.training.datasets import Batch, Normalise
+
+View = Callable[[torch.Tensor], torch.Tensor]
+
+
+def identity(images: torch.Tensor) -> torch.Tensor:
+    """The picture as it is."""
+    return images
+
+
+@torch.inference_mode()
+def mean_probabilities(
+    model: torch.nn.Module,
+    batches: Iterable[Batch],
+    normalise: Normalise,
+    autocast: torch.dtype | None,
+    views: Sequence[View] = (identity,),
+) -> npt.NDArray[np.float32]:
+    """Softmax [rows, classes], the mean over `views`; each batch is loaded and normalised once."""
+    model.eval()
+    device = next(model.parameters()).device
+    parts = []
+    for pixels, _ in batches:
+        images = normalise(pixels)
+        total: torch.Tensor | None = None
+        for view in views:
+            with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+                logits = model(view(images))
+            probabilities = logits.double().softmax(dim=1)
+            total = probabilities if total is None else total + probabilities
+        assert total is not None, "there is at least one view"
+        parts.append((total / len(views)).float().cpu().numpy())
+    return np.concatenate(parts)

@@ -1,0 +1,59 @@
+"""Optimiser, schedule and moving average: timm's, built from the config."""
+
+import difflib
+from typing import Any
+
+import torch
+from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.utils.model_ema import ModelEmaV3
+
+from pipeline.config import Optimizer, Schedule
+from pipeline.errors import UserError
+
+
+def build_optimizer(section: Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """timm's optimiser by name; weight decay spares norms and biases. UserError for a bad name or argument."""
+    known = [str(name) for name in list_optimizers()]
+    if section.name not in known:
+        near = difflib.get_close_matches(section.name, known, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(known)}"
+        raise UserError(f'optimizer.name: timm has no "{section.name}"{hint}')
+    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.arguments.items()}
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=section.name,
+            lr=section.learning_rate,
+            weight_decay=section.weight_decay,
+            layer_decay=section.layer_decay,
+            **arguments,
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"optimizer: {section.name}: {' '.join(str(error).split())}") from None
+
+
+class LearningRate:
+    """The schedule in updates; a function of the update's number alone, so that a resume needs no state."""
+
+    def __init__(self, section: Schedule, peak: float, optimizer: torch.optim.Optimizer, epochs: int, updates_per_epoch: int) -> None:
+        warmup = round(section.warmup_epochs * updates_per_epoch)
+        self._optimizer = optimizer
+        self._schedule = CosineLRScheduler(
+            optimizer,
+            t_initial=epochs * updates_per_epoch,
+            lr_min=section.final_share * peak,
+            warmup_t=warmup,
+            warmup_lr_init=peak / (warmup + 1),
+            t_in_epochs=False,
+        )
+
+    def set(self, update: int) -> float:
+        """Sets the rates for update number `update`, from 0; returns the highest."""
+        self._schedule.step_update(update)
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
+
+
+def build_ema(decay: float | None, model: torch.nn.Module) -> ModelEmaV3 | None:
+    """Moving average of weights and BatchNorm statistics, its decay rising towards `decay`."""
+    return None if decay is None else ModelEmaV3(model, decay=decay, use_warmup=True)
