@@ -16,6 +16,7 @@ from pipeline.files import digest, lock, read_json, remove_leftovers, write_json
 
 log = logging.getLogger(__name__)
 HEX_IN_KEYS = 8
+LONGEST_NAME = 120  # characters of a folder made of many experiments' names; file systems end at 255
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ class Workspace:
 
     def ensemble(self, names: Iterable[str]) -> Path:
         """A blend of experiments."""
-        return self.root / "ensembles" / "+".join(names)
+        joined = "+".join(names)
+        short = joined if len(joined) <= LONGEST_NAME else f"{joined[:LONGEST_NAME]}-{digest(joined)[:HEX_IN_KEYS]}"
+        return self.root / "ensembles" / short
 
     @property
     def submission(self) -> Path:

@@ -1,5 +1,6 @@
 """Predictions that know which row, which fold and which classes they are for."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UserError
-from pipeline.files import atomic
+from pipeline.files import atomic, digest
 
 TEST = -1  # the fold of a test row
 
@@ -60,6 +61,11 @@ class Predictions:
 
     def _rows(self, rows: npt.NDArray[np.int64]) -> "Predictions":
         return Predictions(tuple(self.ids[row] for row in rows), self.classes, self.values[rows], self.fold[rows])
+
+    def digest(self) -> str:
+        """SHA-256 of ids, classes, folds and values."""
+        values = hashlib.sha256(self.values.tobytes()).hexdigest()
+        return digest([self.ids, self.classes, self.fold.tolist(), values])
 
     def save(self, folder: Path) -> None:
         """Writes `values.npy`, then `rows.parquet` (id, fold, and the classes in its metadata)."""

@@ -3,7 +3,9 @@
 import itertools
 import logging
 import os
+import socket
 import sys
+import urllib.parse
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -94,6 +96,21 @@ def autocast_dtype(precision: str, device: "torch.device") -> "torch.dtype | Non
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def stay_offline_without_network(seconds: float = 3.0) -> None:
+    """Where the weights' hub has no address, sets HF_HUB_OFFLINE, so that a missing file is said at once.
+
+    Otherwise every file costs five retries. Call it before timm or albumentations is imported; weights that an earlier
+    run has downloaded are found all the same.
+    """
+    host = urllib.parse.urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    pool = ThreadPoolExecutor(1)
+    try:
+        pool.submit(socket.getaddrinfo, host, 443).result(timeout=seconds)
+    except (OSError, TimeoutError):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    pool.shutdown(wait=False)
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

@@ -25,7 +25,20 @@ class Transforms:
     """The augmentations of one config, in order."""
 
     def __init__(self, components: Sequence[Component]) -> None:
+        """Builds them; UserError for an unknown class, argument or value, or a result that is no picture."""
         self._compose = A.Compose([_build(component, f"augment.train[{i}]") for i, component in enumerate(components)])
+
+        self._try()
+
+    def _try(self) -> None:
+        """One picture through all of them: what fails, fails before training starts."""
+        pixels = np.random.default_rng(0).integers(256, size=(96, 128, 3), dtype=np.uint8)
+        try:
+            result = self(pixels, np.random.SeedSequence(0))
+        except Exception as error:  # whatever a transform raises, its place in the config is what helps
+            raise UserError(f"augment.train: cannot be applied to a picture: {' '.join(str(error).split())}") from None
+        if result.dtype != np.uint8 or result.ndim != 3 or result.shape[2] != 3:
+            raise UserError("augment.train: must end in 8-bit RGB; remove Normalize and ToTensorV2, which the program does on the device")
 
     def __call__(self, pixels: Pixels, seed: np.random.SeedSequence) -> Pixels:
         """The augmented picture, RGB uint8; the same picture and seed give the same result anywhere."""

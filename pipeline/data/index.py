@@ -64,6 +64,18 @@ class Tables:
         return cls(pd.concat(parts, ignore_index=True), sample)
 
 
+def require_same_ids(tables: Tables, sample: pd.DataFrame) -> None:
+    """UserError unless the sample submission asks for exactly the test rows: better now than after training."""
+    asked, there = sample[sample.columns[0]], tables.rows.loc[tables.rows["split"] == "test", "id"]
+    doubled = asked[asked.duplicated()]
+    if len(doubled):
+        raise UserError(f'{tables.sample}: id "{doubled.iloc[0]}" is there twice; an id names one row')
+    odd = sorted(set(asked) ^ set(there))
+    if odd:
+        where = "asked for but in no row of the test table" if odd[0] in set(asked) else "in the test table but not asked for"
+        raise UserError(f'{tables.sample}: {len(odd)} ids differ, e.g. "{odd[0]}" is {where}; competition.test_table=null takes the ids from the sample')
+
+
 def _rows(table: pd.DataFrame, split: str, competition: Competition, path: Path, target: "pd.Series[str]") -> pd.DataFrame:
     if table.empty:
         raise UserError(f"{path}: has no rows; download it again")

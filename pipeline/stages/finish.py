@@ -86,7 +86,7 @@ def ensemble(experiments: Sequence[Predicted], force: bool = False) -> Path:
         for name, score in scores.items():
             if len(experiments) > 1 or name == "chosen":
                 log.info("ensemble  %-24s %s", name, describe(score))
-        return digest([test.ids, test.classes, test.values.tobytes().hex()]), {"cv": scores["chosen"]["cv"]}
+        return digest([blended.digest(), test.digest()]), {"cv": scores["chosen"]["cv"]}
 
     run_stage(stage, folder, build, force)
     return folder

@@ -1,6 +1,5 @@
 """The predict stage: what an experiment's networks say of the rows they did not see."""
 
-import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +44,7 @@ def predict(config: Config, prepared: Prepared, tasks: list[Task], force: bool =
         score = cross_validation(seed_mean([piece for piece, _ in pieces]), prepared.truth, config.competition.metric)
         write_json(folder / "cv.json", score)
         log.info("predict   %s: CV %s -> %s", config.experiment, describe(score), folder)
-        return digest([_digest(part) for pair in pieces for part in pair]), {"cv": score["cv"]}
+        return digest([part.digest() for pair in pieces for part in pair]), {"cv": score["cv"]}
 
     run_stage(stage, folder, build, force)
     return folder
@@ -135,7 +134,3 @@ def _class_shares(prepared: Prepared, fold: int) -> "npt.NDArray[np.float64]":
     learned = prepared.folds[prepared.folds["fold"] != fold]
     shares = learned["target"].value_counts(normalize=True).reindex(list(prepared.classes), fill_value=0.0)
     return np.asarray(shares, dtype=np.float64)
-
-
-def _digest(predictions: Predictions) -> str:
-    return digest([predictions.ids, predictions.classes, hashlib.sha256(predictions.values.tobytes()).hexdigest()])

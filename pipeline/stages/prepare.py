@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.artifacts import Workspace, run_stage
 from pipeline.config import Config
-from pipeline.data.index import Tables, check_images, read_table, usable
+from pipeline.data.index import Tables, check_images, read_table, require_same_ids, usable
 from pipeline.errors import UserError
 from pipeline.files import DigestMemory, digest_table, write_table
 from pipeline.runtime import cores
@@ -74,6 +74,7 @@ def index(config: Config, force: bool = False) -> tuple[pd.DataFrame, pd.DataFra
     sample = read_table(tables.sample)
     if len(sample.columns) < 2:
         raise UserError(f"{tables.sample}: needs an id column and one to predict, but has {list(sample.columns)}")
+    require_same_ids(tables, sample)
     root = config.competition.root
     digests = DigestMemory(work.digests).digests([root / path for path in tables.rows["path"]], cores())
     stage = define_stage("index", {}, rows=digest_table(tables.rows), files=digests_of(digests))

@@ -40,7 +40,7 @@ def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> li
     if not open_tasks:
         log.info("train     up to date: %d networks in %s", len(tasks), folder)
         return tasks
-    _check_before(config)
+    _check_before(config, len(prepared.classes))
     write_text(folder / "config.yaml", write_config(config))
     started = time.monotonic()
     failed = _run_all(config, prepared, open_tasks)
@@ -111,13 +111,19 @@ def _refuse_changed(task: Task, stage: Stage) -> None:
     )
 
 
-def _check_before(config: Config) -> None:
-    """Faults that every fold would meet, before the first one starts."""
-    from pipeline.augment.transforms import Transforms
-    from pipeline.training.models import check_backbone
+def _check_before(config: Config, num_classes: int) -> None:
+    """Faults that every fold would meet, found once before the first one starts; downloads weights from the hub."""
+    from pipeline.runtime import devices, stay_offline_without_network
 
-    check_backbone(config.model)
+    if config.model.weights == "hub":
+        stay_offline_without_network()
+    from pipeline.augment.transforms import Transforms
+    from pipeline.training.models import build_model
+    from pipeline.training.optim import build_optimizer
+
+    devices(config.runtime.device)
     Transforms(config.augment.train)
+    build_optimizer(config.optimizer, build_model(config.model, num_classes, seed=0))
 
 
 def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool) -> bool:
