@@ -4,21 +4,29 @@ A config is frozen once read. A string below a field is its documentation; it al
 `configs/schema.json`, from which editors complete keys. Reading files is `config_files.py`.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Channels = tuple[float, float, float]
+AnyPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def call_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments from YAML as libraries want them: lists become tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
 class Section(BaseModel):
     """Base of every section: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Component(BaseModel):
@@ -40,7 +48,7 @@ class Competition(Section):
 
     name: Slug
     """Folder under `outputs/` in which everything of this competition is written."""
-    root: Path
+    root: AnyPath
     """Folder of the competition's files; never written (the bundled digits excepted)."""
     id: str
     """Column of the train table that names a row. Ids stay text: "007" is "007"."""
@@ -131,7 +139,7 @@ class Model(Section):
 
     backbone: str
     """Name in timm."""
-    weights: str | None = "hub"
+    weights: Annotated[str, AfterValidator(os.path.expanduser)] | None = "hub"
     """hub: timm's pretrained weights, downloaded; a file's path; null: random."""
     arguments: dict[str, Any] = {}
     """Passed to timm.create_model, e.g. {drop_rate: 0.2}."""
@@ -256,7 +264,7 @@ class Config(Section):
 
     experiment: Slug
     """Its name; by default the config file's."""
-    outputs: Path = Path("outputs")
+    outputs: AnyPath = Path("outputs")
     """Folder for everything that is written."""
     competition: Competition
     folds: Folds = Folds()

@@ -5,7 +5,6 @@ list) is read first, from the same folder; mappings merge, lists replace, and a 
 `name` changes drops the old one's arguments.
 """
 
-import difflib
 import json
 import re
 import types
@@ -17,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Config
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
 
 Origins = dict[tuple[str, ...], str]
 
@@ -48,10 +47,21 @@ _Loader.add_constructor(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what `_Loader` would read as something other than text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """YAML 1.2 text to plain data; `source` names it in the error."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        json.dumps(value)
+        return value
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{source}: a value is no plain text, number, list or mapping, or contains itself; write it out") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
@@ -68,14 +78,14 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
             value = {key: value}
         data = _merge(data, value, origins, f"override {override}")
     try:
-        return Config.model_validate(data)
+        return Config.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise UserError(_explain(error, origins, str(path))) from None
 
 
 def write_config(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal one."""
-    return yaml.dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True)
+    return yaml.dump(json.loads(config.model_dump_json()), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def json_schema() -> str:
@@ -92,7 +102,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config{_nearest(path.name, (p.name for p in path.parent.glob('*.yaml')))}") from None
+        raise UserError(f"{path}: no such config{did_you_mean(path.name, (p.name for p in path.parent.glob('*.yaml')))}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     own = parse_yaml(text, str(path)) or {}
@@ -101,16 +111,19 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     bases = own.pop("_base_", [])
     data: dict[str, Any] = {}
     origins: Origins = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+        raise UserError(f"{path}: _base_: write a file's name or a list of them, but got {_brief(bases)}")
+    for base in bases:
         base_data, base_origins = _read(path.parent / base, (*above, path.resolve()))
         data = _merge(data, base_data, origins, "")
-        origins.update(base_origins)
+        origins.update({at: source for at, source in base_origins.items() if at})
     return _merge(data, own, origins, str(path)), origins
 
 
 def _merge(old: Any, new: Any, origins: Origins, source: str, at: tuple[str, ...] = ()) -> Any:
     """`new` over `old`; notes in `origins` which source each key came from."""
-    if source:
+    if source and (at not in origins or not isinstance(new, dict)):
         origins[at] = source
     if not isinstance(new, dict):
         return new
@@ -136,7 +149,7 @@ def _explain(error: ValidationError, origins: Origins, source: str) -> str:
     where = next((origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origins), source)
     name = ".".join(part for part in path if not re.search(r"[^\w]", part))
     if first["type"] == "extra_forbidden":
-        message = f'unknown key "{path[-1]}"{_nearest(path[-1], _known_keys(path[:-1]))}'
+        message = f'unknown key "{path[-1]}"{did_you_mean(path[-1], _known_keys(path[:-1]))}'
     elif first["type"] == "missing":
         message = "this key is missing and has no default"
     else:
@@ -162,11 +175,3 @@ def _known_keys(path: tuple[str, ...]) -> list[str]:
             (kind for kind in kinds if isinstance(kind, type) and get_origin(kind) not in (Union, types.UnionType) and issubclass(kind, BaseModel)), model
         )
     return list(model.model_fields)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if match:
-        return f'; did you mean "{match[0]}"?'
-    return f"; known: {', '.join(known)}" if known else ""

@@ -1,5 +1,8 @@
 """The two ways in which a run ends early; our own mistakes stay plain assertions."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something that the person at the keyboard can mend: input, config, disk, credentials.
@@ -11,3 +14,12 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """A fold or a run that could not finish although its input was fine; scripts exit with code 1."""
+
+
+def did_you_mean(word: str, known: Iterable[str], count: int = 1) -> str:
+    """The end of an error about an unknown word: the nearest known ones, or all if they are few."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=count, cutoff=0.5)
+    if near:
+        return "; did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 20 else ""

@@ -7,6 +7,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,6 +96,7 @@ _slot: dict[str, Any] = {}
 
 def _start_process(queue: Any, parent: int) -> None:
     os.environ["TQDM_DISABLE"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     start_logging()
     _slot["device"] = queue.get()
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

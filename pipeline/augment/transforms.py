@@ -5,7 +5,6 @@ Compose the same seed, so that two flips with p=0.5 would always fall together; 
 of generators is shared by all transforms of a sample, as in an unseeded Compose.
 """
 
-import difflib
 import os
 import random
 import warnings
@@ -15,7 +14,7 @@ import numpy as np
 
 from pipeline.config import Component
 from pipeline.data.images import Pixels
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A  # noqa: N812  (its update check runs at import)
@@ -52,9 +51,7 @@ def _build(component: Component, where: str) -> A.BasicTransform | A.BaseCompose
     """One albumentations object; UserError for an unknown class, argument or value."""
     kind = getattr(A, component.name, None)
     if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)):
-        near = difflib.get_close_matches(component.name, dir(A), n=1, cutoff=0.5)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise UserError(f'{where}: albumentations has no "{component.name}"{hint}')
+        raise UserError(f'{where}: albumentations has no "{component.name}"{did_you_mean(component.name, dir(A))}')
     arguments = component.arguments
     if issubclass(kind, A.BaseCompose):
         children = arguments.get("transforms", [])

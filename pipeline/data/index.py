@@ -84,7 +84,7 @@ def _rows(table: pd.DataFrame, split: str, competition: Competition, path: Path,
     if doubled.any():
         row = int(doubled.to_numpy().argmax())
         raise UserError(f'{path}, row {row + 2}: id "{table[competition.id].iloc[row]}" is there twice; an id names one row')
-    names = [field for _, field, _, _ in string.Formatter().parse(competition.image_path) if field is not None]
+    names = _columns_in(competition.image_path)
     for name in names:
         if name != "split":
             _require_column(table, name, path, "competition.image_path names it")
@@ -95,6 +95,13 @@ def _rows(table: pd.DataFrame, split: str, competition: Competition, path: Path,
         if not is_inside(relative):
             raise UserError(f'{path}, row {row + 2}: the picture of id "{name}" would be outside the competition\'s folder: {relative}')
     return pd.DataFrame({"split": split, "id": table[competition.id], "path": paths, "target": target})
+
+
+def _columns_in(template: str) -> list[str]:
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise UserError(f"competition.image_path: {template}: {error}; write columns in braces, e.g. images/{{id}}.jpg") from None
 
 
 def is_inside(relative: str) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -18,9 +18,38 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Writes `last.pt`; what was `last.pt` becomes `previous.pt`. At any moment one of the two is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / LAST) as temporary:
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:
+            _save(state, file)
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)
+
+
+class _Witness:
+    """A file to write to that remembers why a write failed: torch reports a full disk as an enforce failure."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    witness = _Witness(file)
+    try:
+        torch.save(state, witness)  # type: ignore[arg-type]
+    except Exception:
+        if witness.error is not None:
+            raise witness.error from None
+        raise
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:

@@ -1,21 +1,18 @@
 """Backbones from timm, with weights from the hub, from a file, or from nothing."""
 
-import difflib
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 
-from pipeline.config import Model
-from pipeline.errors import UserError
+from pipeline.config import Model, call_arguments
+from pipeline.errors import UserError, did_you_mean
 
 
 def check_backbone(section: Model) -> None:
     """UserError if timm has no such backbone or the weights file is not there; cheap, for before a run."""
     if not timm.is_model(section.backbone.partition(".")[0]):
-        near = difflib.get_close_matches(section.backbone, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() names them all"
+        hint = did_you_mean(section.backbone, timm.list_models(), count=3) or "; timm.list_models() names them all"
         raise UserError(f'model.backbone: timm has no "{section.backbone}"{hint}')
     if section.weights not in (None, "hub") and not Path(section.weights).is_file():
         raise UserError(f"model.weights: no such file: {section.weights}; write a path, hub, or null for random weights")
@@ -26,14 +23,13 @@ def build_model(section: Model, num_classes: int, seed: int) -> torch.nn.Module:
     check_backbone(section)
     torch.manual_seed(seed)
     overlay = {"file": section.weights} if section.weights not in (None, "hub") else None
-    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.arguments.items()}
     try:
         model: torch.nn.Module = timm.create_model(
             section.backbone,
             pretrained=section.weights is not None,
             pretrained_cfg_overlay=overlay,
             num_classes=num_classes,
-            **arguments,
+            **call_arguments(section.arguments),
         )
     except TypeError as error:
         raise UserError(f"model.arguments: {section.backbone}: {_first_line(error)}") from None

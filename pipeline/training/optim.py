@@ -1,25 +1,19 @@
 """Optimiser, schedule and moving average: timm's, built from the config."""
 
-import difflib
-from typing import Any
-
 import torch
 from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 
-from pipeline.config import Optimizer, Schedule
-from pipeline.errors import UserError
+from pipeline.config import Optimizer, Schedule, call_arguments
+from pipeline.errors import UserError, did_you_mean
 
 
 def build_optimizer(section: Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
     """timm's optimiser by name; weight decay spares norms and biases. UserError for a bad name or argument."""
     known = [str(name) for name in list_optimizers()]
     if section.name not in known:
-        near = difflib.get_close_matches(section.name, known, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(known)}"
-        raise UserError(f'optimizer.name: timm has no "{section.name}"{hint}')
-    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.arguments.items()}
+        raise UserError(f'optimizer.name: timm has no "{section.name}"{did_you_mean(section.name, known)}')
     try:
         return create_optimizer_v2(
             model,
@@ -27,7 +21,7 @@ def build_optimizer(section: Optimizer, model: torch.nn.Module) -> torch.optim.O
             lr=section.learning_rate,
             weight_decay=section.weight_decay,
             layer_decay=section.layer_decay,
-            **arguments,
+            **call_arguments(section.arguments),
         )
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"optimizer: {section.name}: {' '.join(str(error).split())}") from None

@@ -1,0 +1,167 @@
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.optimize import minimize
+
+from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights
+
+Floats = npt.NDArray[np.float64]
+
+
+def random_models(seed: int, rows: int, models: int, classes: int = 4) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]:
+    """Probabilities of models that know the target to differing degrees, each with errors of its own."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(classes, size=rows)
+    skill = generator.uniform(0.3, 2.5, size=models)
+    logits = [knows * np.eye(classes)[targets] + generator.normal(size=(rows, classes)) for knows in skill]
+    odds = [np.exp(values) for values in logits]
+    return [(values / values.sum(axis=1, keepdims=True)).astype(np.float32) for values in odds], targets
+
+
+def given_to_the_truth(values: list[npt.NDArray[np.float32]], targets: npt.NDArray[np.int64]) -> Floats:
+    return np.stack([part[np.arange(len(targets)), targets] for part in values], axis=1).astype(np.float64)
+
+
+def loss(weights: Floats, given: Floats) -> float:
+    return float(-np.log(given @ weights).mean())
+
+
+def solved_by_scipy(given: Floats) -> Floats:
+    models = given.shape[1]
+    found = minimize(
+        loss,
+        np.full(models, 1 / models),
+        args=(given,),
+        jac=lambda weights, given: -(given / (given @ weights)[:, None]).mean(axis=0),
+        method="SLSQP",
+        bounds=[(0, 1)] * models,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    assert found.success, found.message
+    return np.asarray(found.x)
+
+
+class TestFittedWeights:
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize(("rows", "models"), [(60, 2), (300, 3), (1000, 6)])
+    def test_they_equal_the_solution_of_a_general_solver(self, seed: int, rows: int, models: int) -> None:
+        given = given_to_the_truth(*random_models(seed, rows, models))
+        weights, expected = fit_weights(given), solved_by_scipy(given)
+        assert loss(weights, given) <= loss(expected, given) + 1e-6
+        assert np.abs(weights - expected).max() < 1e-3
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_they_lie_on_the_simplex(self, seed: int) -> None:
+        weights = fit_weights(given_to_the_truth(*random_models(seed, 200, 5)))
+        assert (weights >= 0).all()
+        assert weights.sum() == pytest.approx(1)
+
+    def test_noise_gets_no_weight_beside_a_good_model(self) -> None:
+        generator = np.random.default_rng(0)
+        given = np.stack([generator.beta(9, 1, size=500), generator.uniform(0, 0.2, size=500)], axis=1)
+        weights = fit_weights(given)
+        assert weights[1] < 1e-3
+        assert weights[0] > 0.999
+
+    def test_they_are_never_worse_than_equal_weights_or_any_single_model(self) -> None:
+        for seed in range(5):
+            given = given_to_the_truth(*random_models(seed, 200, 4))
+            fitted = loss(fit_weights(given), given)
+            for other in [np.full(4, 0.25), *np.eye(4)]:
+                assert fitted <= loss(other, given) + 1e-7
+
+    def test_the_order_of_models_does_not_matter(self) -> None:
+        given = given_to_the_truth(*random_models(1, 200, 4))
+        order = np.array([2, 0, 3, 1])
+        assert np.allclose(fit_weights(given[:, order]), fit_weights(given)[order], atol=1e-6)
+
+    def test_two_copies_of_a_model_share_its_weight(self) -> None:
+        given = given_to_the_truth(*random_models(2, 200, 2))
+        alone, doubled = fit_weights(given), fit_weights(given[:, [0, 1, 1]])
+        assert loss(doubled, given[:, [0, 1, 1]]) == pytest.approx(loss(alone, given), abs=1e-6)
+        assert doubled[1] == pytest.approx(doubled[2])
+
+    def test_one_model_gets_everything(self) -> None:
+        assert fit_weights(np.array([[0.5], [0.0]])).tolist() == [1.0]
+
+    def test_a_truth_that_a_model_ruled_out_is_survived(self) -> None:
+        weights = fit_weights(np.array([[0.0, 0.5], [0.9, 0.5], [0.9, 0.0]]))
+        assert np.isfinite(weights).all()
+        assert weights.sum() == pytest.approx(1)
+
+
+class TestCrossFitted:
+    FOLD = np.arange(240, dtype=np.int16) % 4
+
+    def test_a_folds_blend_does_not_depend_on_its_own_targets(self) -> None:
+        values, targets = random_models(3, 240, 3)
+        before = cross_fitted(values, targets, self.FOLD)
+        for number in range(4):
+            inside = number == self.FOLD
+            changed = np.where(inside, (targets + 1) % 4, targets)
+            after = cross_fitted(values, changed, self.FOLD)
+            assert np.array_equal(after[inside], before[inside])
+            assert not np.allclose(after[~inside], before[~inside], atol=1e-4), "the other folds do learn from it"
+
+    def test_it_blends_with_the_weights_of_the_other_folds(self) -> None:
+        values, targets = random_models(3, 240, 3)
+        blended = cross_fitted(values, targets, self.FOLD)
+        for number in range(4):
+            inside = number == self.FOLD
+            weights = fit_weights(given_to_the_truth([part[~inside] for part in values], targets[~inside]))
+            assert np.allclose(blended[inside], blend([part[inside] for part in values], weights), atol=1e-6)
+
+    def test_rows_in_another_order_give_the_same_rows(self) -> None:
+        values, targets = random_models(3, 240, 3)
+        order = np.random.default_rng(0).permutation(240)
+        shuffled = cross_fitted([part[order] for part in values], targets[order], self.FOLD[order])
+        assert np.allclose(shuffled, cross_fitted(values, targets, self.FOLD)[order], atol=1e-6)
+
+    def test_the_models_are_not_changed(self) -> None:
+        values, targets = random_models(3, 240, 3)
+        before = [part.copy() for part in values]
+        cross_fitted(values, targets, self.FOLD)
+        assert all(np.array_equal(left, right) for left, right in zip(values, before, strict=True))
+
+
+class TestBlend:
+    def test_rows_sum_to_one(self) -> None:
+        values, _ = random_models(0, 50, 3)
+        blended = blend([3 * part for part in values], np.array([0.2, 0.5, 0.3]))
+        assert blended.dtype == np.float32
+        assert np.allclose(blended.sum(axis=1), 1, atol=1e-6)
+
+    def test_the_order_of_models_does_not_matter(self) -> None:
+        values, _ = random_models(0, 50, 3)
+        weights = np.array([0.2, 0.5, 0.3])
+        assert np.allclose(blend(values[::-1], weights[::-1]), blend(values, weights), atol=1e-6)
+
+    def test_it_is_the_weighted_mean_by_hand(self) -> None:
+        values = [np.array([[1.0, 0.0]], dtype=np.float32), np.array([[0.2, 0.8]], dtype=np.float32)]
+        assert np.allclose(blend(values, np.array([0.75, 0.25])), [[0.8, 0.2]])
+
+    def test_a_different_number_of_weights_is_our_mistake(self) -> None:
+        values, _ = random_models(0, 5, 3)
+        with pytest.raises(ValueError, match="zip"):
+            blend(values, np.array([0.5, 0.5]))
+
+
+class TestFoldWeights:
+    def test_equal_ignores_the_scores(self) -> None:
+        assert fold_weights("equal", [0.9, 0.1, 0.5, 0.5], 1).tolist() == [0.25] * 4
+
+    def test_by_score_the_worst_keeps_half_the_weight_of_the_best(self) -> None:
+        weights = fold_weights("score", [0.90, 0.95, 0.92], 1)
+        assert weights.sum() == pytest.approx(1)
+        assert weights[0] == pytest.approx(weights[1] / 2)
+        assert weights[0] < weights[2] < weights[1]
+
+    def test_where_less_is_better_the_lowest_gets_most(self) -> None:
+        weights = fold_weights("score", [0.3, 0.1, 0.2], -1)
+        assert weights[1] > weights[2] > weights[0] > 0
+        assert np.allclose(weights, fold_weights("score", [-0.3, -0.1, -0.2], 1))
+
+    @pytest.mark.parametrize("scores", [[0.9], [0.9, 0.9, 0.9]])
+    def test_equal_scores_get_equal_weights(self, scores: list[float]) -> None:
+        assert np.allclose(fold_weights("score", scores, 1), 1 / len(scores))

@@ -1,0 +1,175 @@
+"""The way from raw files to a checked submission, as one process and as several."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import small_settings
+
+from pipeline.cli import predict_all, run_script, submit_all
+from pipeline.config_files import load_config
+from pipeline.predictions import Predictions
+
+
+def write(settings: dict[str, Any], path: Path) -> Path:
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def run(*words: object) -> int:
+    return run_script("", submit_all, [str(word) for word in words])
+
+
+def digest_of(paths: list[Path]) -> dict[str, str]:
+    return {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def values_of(outputs: Path) -> dict[str, str]:
+    found = digest_of([*outputs.rglob("values.npy"), *outputs.rglob("submission.csv")])
+    assert len(found) > 4
+    return found
+
+
+@pytest.fixture
+def config(digits: Path, tmp_path: Path) -> Path:
+    return write(small_settings(digits, tmp_path / "outputs"), tmp_path / "small.yaml")
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return tmp_path / "outputs" / "digits"
+
+
+def test_a_run_ends_in_a_submission_that_matches_the_sample(config: Path, digits: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config) == 0
+    submission = pd.read_csv(outputs / "submission.csv", dtype=str)
+    sample = pd.read_csv(digits / "sample_submission.csv", dtype=str)
+    assert list(submission.columns) == list(sample.columns)
+    assert submission["id"].tolist() == sample["id"].tolist()
+    assert set(submission["label"]) <= set("0123456789")
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()] == ["CV", "true", "seconds", "submission"]
+
+
+def test_the_printed_cv_is_the_metric_on_every_training_row_predicted_by_the_network_that_did_not_see_it(config: Path, digits: Path, outputs: Path) -> None:
+    assert run(config) == 0
+    folds = pd.read_csv(next(outputs.glob("folds/*/folds.csv")), dtype={"id": str, "target": str})
+    pooled = Predictions.load(next(outputs.glob("ensembles/small/oof")))
+    assert sorted(pooled.ids) == sorted(folds["id"])
+    assert dict(zip(pooled.ids, pooled.fold.tolist(), strict=True)) == dict(zip(folds["id"], folds["fold"], strict=True))
+    for piece in outputs.glob("experiments/small/predictions/*/*_oof"):
+        part = Predictions.load(piece)
+        held_out = set(folds.loc[folds["fold"] == int(piece.name.split("_")[3]), "id"])
+        assert set(part.ids) == held_out
+
+
+def test_a_second_run_does_nothing_twice(config: Path, outputs: Path) -> None:
+    assert run(config) == 0
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.is_file()}
+    assert run(config) == 0
+    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.is_file()} == before
+
+
+def test_new_views_predict_again_and_train_nothing(config: Path, outputs: Path) -> None:
+    assert run(config) == 0
+    weights = {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")}
+    first = values_of(outputs)
+    assert run(config, "predict.tta=flips") == 0
+    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")} == weights
+    assert values_of(outputs) != first
+
+
+def test_copied_outputs_and_touched_pictures_train_nothing_again(own_digits: Path, tmp_path: Path) -> None:
+    config = write(small_settings(own_digits, tmp_path / "outputs"), tmp_path / "small.yaml")
+    assert run(config) == 0
+    for picture in (own_digits / "images").iterdir():
+        picture.touch()
+    shutil.copytree(tmp_path / "outputs", tmp_path / "elsewhere")
+    assert run(config, f"outputs={tmp_path / 'elsewhere'}") == 0
+    copied = {path: path.read_bytes() for path in (tmp_path / "elsewhere").rglob("last.pt")}
+    assert {path.name for path in (tmp_path / "elsewhere").rglob("*.pt")} == {"last.pt"}
+    for path, data in copied.items():
+        assert (tmp_path / "outputs" / path.relative_to(tmp_path / "elsewhere")).read_bytes() == data
+
+
+def test_trained_folds_are_never_overwritten_by_a_changed_config(config: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config) == 0
+    before = digest_of(list(outputs.rglob("last.pt")))
+    assert run(config, "optimizer.learning_rate=5e-3") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "optimizer.learning_rate: 0.001 -> 0.005" in message
+    assert "experiment=NEW" in message
+    assert digest_of(list(outputs.rglob("last.pt"))) == before
+    assert run(config, "optimizer.learning_rate=5e-3", "--force", "train") == 0
+    assert digest_of(list(outputs.rglob("last.pt"))) != before
+
+
+@pytest.mark.parametrize("change", ["runtime.workers=1", "runtime.workers=3", "runtime.jobs_per_device=2", "cache.mode=none"])
+def test_workers_jobs_and_cache_never_change_a_prediction(config: Path, tmp_path: Path, outputs: Path, change: str) -> None:
+    augment = "augment.train=[{name: Affine, rotate: [-10, 10], p: 0.7}, {name: HorizontalFlip}]"
+    mixing = "augment.mixing={mixup: 0.4, cutmix: 1.0}"
+    assert run(config, augment, mixing) == 0
+    assert run(config, augment, mixing, change, f"outputs={tmp_path / 'other'}") == 0
+    assert values_of(tmp_path / "other" / "digits") == values_of(outputs)
+
+
+def test_an_unreadable_test_picture_gets_the_class_shares_and_a_training_one_is_left_out(own_digits: Path, tmp_path: Path) -> None:
+    train, test = pd.read_csv(own_digits / "train.csv", dtype=str), pd.read_csv(own_digits / "test.csv", dtype=str)
+    lost, blind = train["id"].iloc[3], test["id"].iloc[5]
+    (own_digits / "images" / f"{lost}.png").write_bytes(b"")
+    (own_digits / "images" / f"{blind}.png").write_bytes((own_digits / "images" / f"{blind}.png").read_bytes()[:60])
+    config = write(small_settings(own_digits, tmp_path / "outputs"), tmp_path / "small.yaml")
+    assert run(config) == 2
+    assert run(config, "images.corrupt=skip") == 0
+    outputs = tmp_path / "outputs" / "digits"
+    assert lost not in set(pd.read_csv(next(outputs.glob("folds/*/folds.csv")), dtype=str)["id"])
+    given = Predictions.load(outputs / "ensembles" / "small").of(test["id"].tolist()).values[5]
+    shares = train.loc[train["id"] != lost, "label"].value_counts(normalize=True).sort_index().to_numpy()
+    np.testing.assert_allclose(given, shares, atol=2e-3)
+    assert set(pd.read_csv(outputs / "prepared" / "problems.csv", dtype=str)["id"]) == {lost, blind}
+
+
+def test_probability_columns_follow_the_sample_whatever_its_order(own_digits: Path, tmp_path: Path) -> None:
+    columns = list("7301245689")
+    ids = pd.read_csv(own_digits / "test.csv", dtype=str)["id"].iloc[::-1]
+    pd.DataFrame({"id": ids, **dict.fromkeys(columns, 0.1)}).to_csv(own_digits / "sample_submission.csv", index=False)
+    settings = small_settings(own_digits, tmp_path / "outputs")
+    settings["competition"] |= {"metric": "log_loss"}
+    settings["train"] |= {"epochs": 6}
+    config = write(settings, tmp_path / "small.yaml")
+    assert run(config) == 0
+    submission = pd.read_csv(tmp_path / "outputs" / "digits" / "submission.csv", dtype={"id": str})
+    assert list(submission.columns) == ["id", *columns]
+    assert submission["id"].tolist() == ids.tolist()
+    np.testing.assert_allclose(submission[columns].sum(axis=1), 1, atol=1e-6)
+    truth = pd.read_csv(own_digits / "solution.csv", dtype=str).set_index("id")["label"]
+    right = submission[columns].idxmax(axis=1).to_numpy() == truth[submission["id"]].to_numpy()
+    assert right.mean() > 0.5, "columns are in another order than the probabilities"
+
+
+def test_two_experiments_and_two_seeds_blend_into_one_submission(config: Path, outputs: Path, tmp_path: Path) -> None:
+    other = write({"_base_": "small.yaml", "experiment": "other", "train": {"seeds": [1, 2]}}, tmp_path / "other.yaml")
+    assert run(config, other) == 0
+    blend = outputs / "ensembles" / "small+other"
+    assert len(Predictions.load(blend)) == 359
+    parts = [Predictions.load(path) for path in sorted(outputs.glob("experiments/*/predictions/*/*_test"))]
+    assert len(parts) == 6
+    singles = [np.mean([part.of(parts[0].ids).values for part in group], axis=0) for group in (parts[:4], parts[4:])]
+    np.testing.assert_allclose(Predictions.load(blend).of(parts[0].ids).values, np.mean(singles, axis=0), atol=1e-6)
+    scores = yaml.safe_load((blend / "cv.json").read_text())
+    assert set(scores) == {"small", "other", "equal mean", "fitted, cross-fitted", "chosen"}
+    assert run(config, other, "ensemble.models=fitted", "ensemble.folds=score") == 0
+
+
+def test_the_saved_config_runs_again_and_finds_everything_done(config: Path, outputs: Path) -> None:
+    assert run(config) == 0
+    saved = outputs / "experiments" / "small" / "config.yaml"
+    assert load_config(saved) == load_config(config)
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")}
+    assert run_script("", lambda arguments: predict_all(arguments) and None, [str(saved)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")} == before
