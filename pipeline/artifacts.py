@@ -107,7 +107,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") ->
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{at}{key}.")
-        elif json.dumps(before) != json.dumps(after):
+        elif json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
             lines.append(f"{at}{key}: {_short(before)} -> {_short(after)}")
     return lines
 

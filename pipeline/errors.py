@@ -19,7 +19,8 @@ class RunFailed(Exception):
 def did_you_mean(word: str, known: Iterable[str], count: int = 1) -> str:
     """The end of an error about an unknown word: the nearest known ones, or all if they are few."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=count, cutoff=0.5)
+    lower = {name.lower(): name for name in known}
+    near = [lower[name] for name in difflib.get_close_matches(word.lower(), lower, n=count, cutoff=0.5)]
     if near:
         return "; did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
     return f"; known: {', '.join(known)}" if 0 < len(known) <= 20 else ""

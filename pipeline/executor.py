@@ -66,8 +66,8 @@ def run_tasks(tasks: Sequence[Task], work: Work, devices: Sequence[str], jobs_pe
                 _note(outcome, futures[future], future.result)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+            for process in multiprocessing.active_children():
+                process.kill()  # a fold that is cut off goes on from its checkpoint
             raise
     return outcome
 
@@ -110,4 +110,10 @@ def _die_with(parent: int) -> None:
 
 
 def _in_process(work: Work, task: Task) -> bool:
-    return work(task, _slot["device"])
+    try:
+        return work(task, _slot["device"])
+    except (UserError, RunFailed, OSError):
+        raise
+    except Exception as error:  # not every exception can travel to the parent
+        log.exception("train     %s failed", task)
+        raise RunFailed(f"{type(error).__name__}: {error}") from None

@@ -131,7 +131,7 @@ class DigestMemory:
             if known and known[:2] == (status.st_size, status.st_mtime_ns):
                 return known[2]
             value = digest_file(path)
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: a link that leads to itself
             return None
         self._known[name] = (status.st_size, status.st_mtime_ns, value)
         self._changed = True

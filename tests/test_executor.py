@@ -11,6 +11,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.errors import RunFailed, UserError
 from pipeline.executor import Task, run_tasks
+from pipeline.files import write_text
 
 
 class Unpicklable(Exception):
@@ -23,13 +24,12 @@ class Unpicklable(Exception):
 def note(task: Task, device: str) -> None:
     """Leaves a trace of the task: its process and device."""
     folder = task.config.outputs
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{task.seed}_{task.fold}").write_text(f"{os.getpid()} {device}")
+    write_text(folder / f"{task.seed}_{task.fold}", f"{os.getpid()} {device}")
 
 
 def traces(config: Config) -> dict[str, tuple[int, str]]:
     """Of every task that ran: the process and the device."""
-    found = {path.name: path.read_text().split() for path in sorted(config.outputs.iterdir())}
+    found = {path.name: path.read_text().split() for path in sorted(config.outputs.glob("[0-9]*"))}
     return {name: (int(process), device) for name, (process, device) in found.items()}
 
 

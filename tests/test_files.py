@@ -19,7 +19,20 @@ from hypothesis import strategies as st
 
 from pipeline import files
 from pipeline.artifacts import Build, Manifest, Stage, Workspace, differences, run_stage
-from pipeline.files import DigestMemory, atomic, digest, digest_file, digest_table, free_space, lock, read_json, remove_leftovers, write_json, write_table
+from pipeline.files import (
+    DigestMemory,
+    atomic,
+    digest,
+    digest_file,
+    digest_table,
+    free_space,
+    lock,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_table,
+    write_text,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
@@ -54,6 +67,15 @@ def test_the_new_content_is_there_only_after_the_writer_is_done(tmp_path: Path) 
         assert temporary.parent == path.parent
     assert path.read_text() == "new"
     assert os.listdir(path.parent) == ["file"]
+
+
+def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old and long")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old and long"
+    assert path.read_text() == "new"
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

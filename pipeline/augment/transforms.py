@@ -54,9 +54,10 @@ def _build(component: Component, where: str) -> A.BasicTransform | A.BaseCompose
         raise UserError(f'{where}: albumentations has no "{component.name}"{did_you_mean(component.name, dir(A))}')
     arguments = component.arguments
     if issubclass(kind, A.BaseCompose):
-        children = arguments.get("transforms", [])
-        inner = [_build(Component.model_validate(child), f"{where}.transforms[{i}]") for i, child in enumerate(children)]
-        arguments["transforms"] = inner
+        children = arguments.get("transforms")
+        if not (isinstance(children, list) and all(isinstance(child, dict) and isinstance(child.get("name"), str) for child in children)):
+            raise UserError(f"{where}: {component.name}: write transforms: [{{name: ..., ...}}, ...], but got {children!r}")
+        arguments["transforms"] = [_build(Component(**child), f"{where}.transforms[{i}]") for i, child in enumerate(children)]
     else:
         arguments["strict"] = True
     try:

@@ -56,10 +56,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image))
+        return _from_16_bit(np.asarray(image), image.info.get("transparency"))
     if image.mode == "F":
         raise CorruptImage("floating-point pixels; convert the file to 8 or 16 bits")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
@@ -68,8 +68,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_16_bit(values: npt.NDArray[np.generic]) -> Image.Image:
-    wide = values.astype(np.int64)
+def _from_16_bit(values: npt.NDArray[np.generic], transparent: int | None) -> Image.Image:
+    wide = np.where(values == transparent, 0xFFFF, values.astype(np.int64))
     if wide.size and (wide.min() < 0 or wide.max() > 0xFFFF):
         raise CorruptImage("32-bit pixels; convert the file to 8 or 16 bits")
     return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")

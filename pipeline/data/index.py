@@ -22,13 +22,15 @@ SPLITS = ("train", "test")
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV with every cell as text; empty cells are "". UserError if it is missing or unreadable."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; check competition.root and the table's name") from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from None
-    table.columns = [str(column).strip() for column in table.columns]
-    return table
+    names = [name.strip() for name in cells.iloc[0]]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(f'{path}: column "{doubled[0]}" is there twice; rename or remove one')
+    return pd.DataFrame(cells.iloc[1:].to_numpy(), columns=names, dtype=object if len(cells) == 1 else None).astype(str)
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,11 @@ def _rows(table: pd.DataFrame, split: str, competition: Competition, path: Path,
 
 def _columns_in(template: str) -> list[str]:
     try:
-        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        template.format(**dict.fromkeys(names, "text"))
+    except (ValueError, LookupError, AttributeError) as error:
         raise UserError(f"competition.image_path: {template}: {error}; write columns in braces, e.g. images/{{id}}.jpg") from None
+    return names
 
 
 def is_inside(relative: str) -> bool:
@@ -129,12 +133,14 @@ def check_images(rows: pd.DataFrame, root: Path, digests: list[str | None]) -> p
 
     def check(relative: str) -> tuple[int, int, str]:
         path = root / relative
-        if not path.resolve().is_relative_to(resolved_root):
-            return 0, 0, "a link that leads outside the competition's folder"
         try:
+            if not path.resolve().is_relative_to(resolved_root):
+                return 0, 0, "a link that leads outside the competition's folder"
             height, width, _ = read(path).shape
         except CorruptImage as problem:
             return 0, 0, str(problem)
+        except (OSError, RuntimeError):
+            return 0, 0, "a link that leads to itself"
         return height, width, ""
 
     checked = ordered_map(check, rows["path"], cores())

@@ -125,6 +125,7 @@ class Trainer:
                 if time.monotonic() - said > SAY_EVERY and self.epoch < self.recipe.train.epochs:
                     said = time.monotonic()
                     log.info("train     %s: epoch %d of %d, %s", self.place.name, self.epoch, self.recipe.train.epochs, self.history.last_line())
+        self.history.write_table()
         return dict(self.averaged.state_dict())
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
@@ -143,6 +144,7 @@ class Trainer:
             if self.batch % CHECK_EVERY < size:
                 self._refuse_non_finite()
             if time.monotonic() - self.saved > 60 * self.place.checkpoint_minutes:
+                self._refuse_non_finite()
                 self._save()
 
     def _backward(self, pixels: torch.Tensor, rows: torch.Tensor, number: int, group_size: int) -> None:
@@ -188,7 +190,7 @@ class Trainer:
 
     def _refuse_non_finite(self) -> None:
         if (batch := int(self.bad_batch)) >= 0:
-            rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
+            rate = self.learning_rate.set(self.epoch * self.updates_per_epoch + batch // self.recipe.train.accumulation)
             raise RunFailed(
                 f"{self.place.name}: the loss is not finite at epoch {self.epoch + 1}, batch {batch + 1}, learning rate {rate:.3g};"
                 " the last good checkpoint is kept. Lower optimizer.learning_rate, or write train.precision=fp32"

@@ -29,7 +29,7 @@ class History:
 
     def write(self) -> None:
         """Writes history.csv anew and the last epoch to TensorBoard."""
-        write_table(self._folder / "history.csv", pd.DataFrame(self.rows).astype({"epoch": int}))
+        self.write_table()
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -38,6 +38,10 @@ class History:
             if name != "epoch":
                 self._board.add_scalar(name, value, int(self.rows[-1]["epoch"]))
         self._board.flush()
+
+    def write_table(self) -> None:
+        """Writes history.csv anew."""
+        write_table(self._folder / "history.csv", pd.DataFrame(self.rows).astype({"epoch": int}))
 
     def last_line(self) -> str:
         """The last epoch in words."""

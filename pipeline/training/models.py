@@ -21,8 +21,18 @@ def check_backbone(section: Model) -> None:
 def build_model(section: Model, num_classes: int, seed: int) -> torch.nn.Module:
     """The network with `num_classes` outputs, on the CPU in fp32; a new head is drawn from `seed`."""
     check_backbone(section)
-    torch.manual_seed(seed)
+    fresh = _create(section.model_copy(update={"weights": None}), num_classes, seed)
+    if section.weights is None:
+        return fresh
+    model = _create(section, num_classes, seed)
+    if missing := _not_loaded(model, fresh):
+        raise UserError(f"model.weights: {_weights_problem(section, f'{len(missing)} weights are not in it, e.g. {missing[0]}')}")
+    return model
+
+
+def _create(section: Model, num_classes: int, seed: int) -> torch.nn.Module:
     overlay = {"file": section.weights} if section.weights not in (None, "hub") else None
+    torch.manual_seed(seed)
     try:
         model: torch.nn.Module = timm.create_model(
             section.backbone,
@@ -31,19 +41,32 @@ def build_model(section: Model, num_classes: int, seed: int) -> torch.nn.Module:
             num_classes=num_classes,
             **call_arguments(section.arguments),
         )
-    except TypeError as error:
-        raise UserError(f"model.arguments: {section.backbone}: {_first_line(error)}") from None
-    except Exception as error:  # hub, network and file formats each raise their own kinds
+    except Exception as error:  # backbones, the hub, the network and file formats each raise their own kinds
         if section.weights is None:
-            raise UserError(f"model: {section.backbone} cannot be built: {_first_line(error)}") from None
-        raise UserError(f"model.weights: {_weights_problem(section, error)}") from None
+            raise UserError(f"model.arguments: {section.backbone} cannot be built: {_first_line(error)}") from None
+        raise UserError(f"model.weights: {_weights_problem(section, _first_line(error))}") from None
     return model
 
 
-def _weights_problem(section: Model, error: Exception) -> str:
+def _not_loaded(model: torch.nn.Module, fresh: torch.nn.Module) -> list[str]:
+    """Parameters outside the head that still have the random values of `fresh`, drawn from the same seed.
+
+    timm loads loosely as soon as the number of classes changes: a file of another network would pass.
+    """
+    head = dict(getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    drawn = dict(fresh.named_parameters())
+    return [
+        name
+        for name, values in model.named_parameters()
+        if not name.startswith(heads) and torch.equal(values, drawn[name]) and bool((values != values.flatten()[0]).any())
+    ]
+
+
+def _weights_problem(section: Model, reason: str) -> str:
     if section.weights == "hub":
-        return f"no pretrained weights of {section.backbone} from the hub ({_first_line(error)}); write a file's path, or null"
-    return f"{section.weights} does not fit {section.backbone}: {_first_line(error)}"
+        return f"no pretrained weights of {section.backbone} from the hub ({reason}); write a file's path, or null"
+    return f"{section.weights} does not fit {section.backbone}: {reason}"
 
 
 def _first_line(error: Exception) -> str:

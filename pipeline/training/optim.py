@@ -35,10 +35,11 @@ class LearningRate:
         self._optimizer = optimizer
         self._schedule = CosineLRScheduler(
             optimizer,
-            t_initial=epochs * updates_per_epoch,
+            t_initial=epochs * updates_per_epoch - warmup,
             lr_min=section.final_share * peak,
             warmup_t=warmup,
             warmup_lr_init=peak / (warmup + 1),
+            warmup_prefix=True,
             t_in_epochs=False,
         )
 

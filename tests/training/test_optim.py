@@ -67,6 +67,12 @@ class TestLearningRate:
     def test_a_final_share_of_one_keeps_the_peak(self) -> None:
         assert rates(0, final_share=1.0) == pytest.approx([PEAK] * (EPOCHS * UPDATES))
 
+    @pytest.mark.parametrize(("epochs", "warmup_epochs"), [(2, 1.6), (1, 0.6)])
+    def test_a_warm_up_that_rounds_to_the_whole_run_still_trains(self, epochs: int, warmup_epochs: float) -> None:
+        optimizer = build_optimizer(Optimizer(learning_rate=PEAK), small_network())
+        schedule = LearningRate(Schedule(warmup_epochs=warmup_epochs), PEAK, optimizer, epochs, updates_per_epoch=1)
+        assert all(0 < schedule.set(update) <= PEAK for update in range(epochs))
+
     def test_it_is_a_function_of_the_update_alone(self) -> None:
         expected = rates(2)
         optimizer = build_optimizer(Optimizer(learning_rate=PEAK), small_network())
