@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Scale = Annotated[float, Field(gt=0.0)]
 Channels = tuple[float, float, float]
 AnyPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
@@ -92,7 +93,7 @@ class Images(Section):
     """To `size`: the largest centre crop of its shape, padding with black, or changing the shape."""
     mean: Channels = (0.485, 0.456, 0.406)
     """Subtracted per channel, on a scale of 0 to 1. Default: ImageNet's."""
-    std: Channels = (0.229, 0.224, 0.225)
+    std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)
     """Divided by per channel."""
     corrupt: Literal["fail", "skip"] = "fail"
     """A picture that cannot be read: stop, or leave its train row out (test rows are never left out)."""

@@ -55,28 +55,42 @@ def run_tasks(tasks: Sequence[Task], work: Work, devices: Sequence[str], jobs_pe
         for task in tasks:
             _note(outcome, task, functools.partial(work, task, slots[0]))
         return outcome
+    # A killed process takes its whole pool down: what it left undone runs again, each task in a pool of its own.
+    for task in _run_pool(outcome, tasks, work, slots):
+        if _run_pool(outcome, [task], work, slots[:1]):
+            outcome.failed.append((task, "its process was killed, perhaps for lack of memory"))
+    return outcome
+
+
+def _run_pool(outcome: Outcome, tasks: Sequence[Task], work: Work, slots: Sequence[str]) -> list[Task]:
+    """Runs tasks in one process per slot and notes how they end; returns those that a killed process left undone."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     for slot in slots:
         queue.put(slot)
+    undone: list[Task] = []
     with ProcessPoolExecutor(len(slots), context, _start_process, (queue, os.getpid())) as pool:
         futures = {pool.submit(_in_process, work, task): task for task in tasks}
+        processes = list((pool._processes or {}).values())
         try:
             for future in as_completed(futures):
-                _note(outcome, futures[future], future.result)
+                try:
+                    _note(outcome, futures[future], future.result)
+                except BrokenProcessPool:
+                    undone.append(futures[future])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            for process in processes:
                 process.kill()  # a fold that is cut off goes on from its checkpoint
             raise
-    return outcome
+    return undone
 
 
 def _note(outcome: Outcome, task: Task, run: Callable[[], bool]) -> None:
     try:
         if not run():
             outcome.claimed.append(task)
-    except (UserError, KeyboardInterrupt):
+    except (UserError, KeyboardInterrupt, BrokenProcessPool):
         raise
     except OSError as error:
         if error.errno is not None:
@@ -84,8 +98,6 @@ def _note(outcome: Outcome, task: Task, run: Callable[[], bool]) -> None:
         outcome.failed.append((task, str(error)))
     except RunFailed as error:
         outcome.failed.append((task, str(error)))
-    except BrokenProcessPool:
-        outcome.failed.append((task, "its process was killed, perhaps for lack of memory"))
     except Exception as error:  # whatever broke one fold is reported with it, after the others ran
         log.exception("train     %s failed", task)
         outcome.failed.append((task, f"{type(error).__name__}: {error}"))

@@ -167,8 +167,9 @@ def lock(path: Path, wait: str | None) -> Iterator[bool]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield True
     finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
+        if descriptor in _held:  # not in a forked child, which has closed it
+            _held.discard(descriptor)
+            os.close(descriptor)
 
 
 _held: set[int] = set()

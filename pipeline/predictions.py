@@ -97,7 +97,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def align(parts: Sequence[Predictions]) -> list[Predictions]:
-    """The same rows and classes, in the first one's order; different ids, folds or classes raise UserError."""
+    """The same rows and classes, in the first one's order; different ids or classes raise UserError. Each keeps its folds."""
     first = parts[0]
     aligned = [first]
     for other in parts[1:]:

@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+MOST_PIXELS = 90_000_000  # Pillow warns above this; a warning would be said per process, not per picture
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 Pixels = npt.NDArray[np.uint8]  # RGB, [height, width, 3]
 
 
@@ -29,12 +32,12 @@ def decode(data: bytes) -> Pixels:
     if not data:
         raise CorruptImage("zero bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            image.load()
-            return np.asarray(_to_rgb(_upright(image)))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MOST_PIXELS:
+            raise CorruptImage(f"too many pixels ({image.width} x {image.height})")
+        image.load()
+        return np.asarray(_to_rgb(_upright(image)))
+    except Image.DecompressionBombError:
         raise CorruptImage("too many pixels") from None
     except CorruptImage:
         raise
