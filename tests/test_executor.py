@@ -77,6 +77,7 @@ def work_that_fills_the_disk(task: Task, device: str) -> bool:
 def work_that_is_killed(task: Task, device: str) -> bool:
     if task.fold == 0:
         os.kill(os.getpid(), signal.SIGKILL)
+    note(task, device)
     return True
 
 
