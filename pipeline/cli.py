@@ -37,7 +37,7 @@ def run_script(description: str, work: Callable[[Arguments], None], argv: Sequen
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help="configs (default: configs/digits.yaml) and overrides of their keys")
     parser.add_argument("--force", action="append", default=[], choices=list(STAGE_VERSION), metavar="STAGE", help=f"redo a stage: {', '.join(STAGE_VERSION)}")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     try:
         from pipeline.runtime import start_logging
 

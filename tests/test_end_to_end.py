@@ -105,7 +105,9 @@ def test_trained_folds_are_never_overwritten_by_a_changed_config(config: Path, o
     assert "optimizer.learning_rate: 0.001 -> 0.005" in message
     assert "experiment=NEW" in message
     assert digest_of(list(outputs.rglob("last.pt"))) == before
-    assert run(config, "optimizer.learning_rate=5e-3", "--force", "train") == 0
+    assert run(config, "optimizer.learning_rate=5e-3", "model.arguments={no: 1}", "--force", "train") == 2
+    assert digest_of(list(outputs.rglob("last.pt"))) == before, "a mistake must not cost what was trained"
+    assert run(config, "--force", "train", "optimizer.learning_rate=5e-3") == 0
     assert digest_of(list(outputs.rglob("last.pt"))) != before
 
 

@@ -31,16 +31,18 @@ def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> li
     """Trains what is not trained yet; returns every task of the experiment. RunFailed lists what is missing."""
     tasks = [Task(config, seed, fold) for seed in config.train.seeds for fold in range(config.folds.n_splits)]
     stages = {(task.seed, task.fold): train_stage(task, prepared) for task in tasks}
+    again = "train" in force
     for task in tasks:
-        if "train" in force:
-            _remove(task)
-        _refuse_changed(task, stages[task.seed, task.fold])
-    open_tasks = [task for task in tasks if not finished(stages[task.seed, task.fold], fold_folder(task) / "manifest.json")]
+        if not again:
+            _refuse_changed(task, stages[task.seed, task.fold])
+    open_tasks = [task for task in tasks if again or not finished(stages[task.seed, task.fold], fold_folder(task) / "manifest.json")]
     folder = workspace(config).experiment(config.experiment)
     if not open_tasks:
         log.info("train     up to date: %d networks in %s", len(tasks), folder)
         return tasks
     _check_before(config, len(prepared.classes))
+    for task in tasks if again else []:
+        _remove(task)
     write_text(folder / "config.yaml", write_config(config))
     started = time.monotonic()
     failed = _run_all(config, prepared, open_tasks)
