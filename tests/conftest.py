@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,14 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.data.digits import write_digits
+from pipeline.runtime import start_torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Two threads on two busy cores wait for each other more than they work."""
+    if "torch" in sys.modules:
+        start_torch(1)
 
 
 @pytest.fixture(scope="session")

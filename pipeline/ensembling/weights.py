@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-TOLERANCE = 1e-9  # nats by which a step must lower the log loss to go on
+TOLERANCE = 1e-11  # nats by which a step must lower the log loss to go on
 MAX_STEPS = 10_000
 
 

@@ -1,7 +1,7 @@
 """Optimiser, schedule and moving average: timm's, built from the config."""
 
 import torch
-from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
+from timm.optim._optim_factory import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 
@@ -14,6 +14,8 @@ def build_optimizer(section: Optimizer, model: torch.nn.Module) -> torch.optim.O
     known = [str(name) for name in list_optimizers()]
     if section.name not in known:
         raise UserError(f'optimizer.name: timm has no "{section.name}"{did_you_mean(section.name, known)}')
+    if get_optimizer_info(section.name).second_order:
+        raise UserError(f'optimizer.name: "{section.name}" needs second derivatives, which the training loop does not take; write e.g. adamw')
     try:
         return create_optimizer_v2(
             model,
@@ -31,11 +33,12 @@ class LearningRate:
     """The schedule in updates; a function of the update's number alone, so that a resume needs no state."""
 
     def __init__(self, section: Schedule, peak: float, optimizer: torch.optim.Optimizer, epochs: int, updates_per_epoch: int) -> None:
-        warmup = round(section.warmup_epochs * updates_per_epoch)
+        total = epochs * updates_per_epoch
+        warmup = min(round(section.warmup_epochs * updates_per_epoch), total - 1)
         self._optimizer = optimizer
         self._schedule = CosineLRScheduler(
             optimizer,
-            t_initial=epochs * updates_per_epoch - warmup,
+            t_initial=total - warmup,
             lr_min=section.final_share * peak,
             warmup_t=warmup,
             warmup_lr_init=peak / (warmup + 1),

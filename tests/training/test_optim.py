@@ -187,5 +187,10 @@ class TestMovingAverage:
         assert ema is not None
         decays = [ema.get_decay(number) for number in (1, 10, 100, 1_000, 1_000_000)]
         assert decays == sorted(decays)
-        assert decays[0] < 0.5
+        assert decays[0] < decays[1] < 0.9
         assert decays[-1] == 0.99
+
+
+def test_an_optimiser_that_needs_second_derivatives_is_refused() -> None:
+    with pytest.raises(UserError, match=r"adahessian.*second derivatives"):
+        build_optimizer(Optimizer(name="adahessian"), small_network())
