@@ -91,15 +91,14 @@ def predict_all(arguments: Arguments) -> "list[Predicted]":
 def submit_all(arguments: Arguments) -> None:
     """Every stage up to the submission, and the four figures at the end."""
     from pipeline.ensembling.scores import describe
-    from pipeline.files import read_json
-    from pipeline.stages.finish import ensemble, submit, true_score
+    from pipeline.stages.finish import chosen_score, ensemble, submit, true_score
 
     started = time.monotonic()
     experiments = predict_all(arguments)
     folder = ensemble(experiments, "ensemble" in arguments.force)
     path = submit(experiments, folder, "submit" in arguments.force)
     config = experiments[0].config
-    print(f"CV          {describe(read_json(folder / 'cv.json')['chosen'])}")
+    print(f"CV          {describe(chosen_score(folder))}")
     if (score := true_score(config, folder)) is not None:
         print(f"true test   {config.competition.metric} {score:.4f}")
     print(f"seconds     {time.monotonic() - started:.1f}")

@@ -16,6 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from pipeline.config import Config
 from pipeline.errors import RunFailed, UserError
 from pipeline.runtime import start_logging
@@ -73,7 +75,7 @@ def _run_pool(outcome: Outcome, tasks: Sequence[Task], work: Work, slots: Sequen
         futures = {pool.submit(_in_process, work, task): task for task in tasks}
         processes = list((pool._processes or {}).values())
         try:
-            for future in as_completed(futures):
+            for future in tqdm(as_completed(futures), total=len(futures), desc="train", unit="network", leave=False, delay=2, disable=None):
                 try:
                     _note(outcome, futures[future], future.result)
                 except BrokenProcessPool:

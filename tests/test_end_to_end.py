@@ -164,8 +164,11 @@ def test_two_experiments_and_two_seeds_blend_into_one_submission(config: Path, o
     singles = [np.mean([part.of(parts[0].ids).values for part in group], axis=0) for group in (parts[:4], parts[4:])]
     np.testing.assert_allclose(Predictions.load(blend).of(parts[0].ids).values, np.mean(singles, axis=0), atol=1e-6)
     scores = yaml.safe_load((blend / "cv.json").read_text())
-    assert set(scores) == {"small", "other", "equal mean", "fitted, cross-fitted", "chosen"}
+    assert set(scores["experiments"]) == {"small", "other"}
+    assert set(scores["schemes"]) == {"equal", "fitted"}
+    assert scores["chosen"] == "equal"
     assert run(config, other, "ensemble.models=fitted", "ensemble.folds=score") == 0
+    assert sum(yaml.safe_load((blend / "weights.json").read_text()).values()) == pytest.approx(1)
 
 
 def test_the_saved_config_runs_again_and_finds_everything_done(config: Path, outputs: Path) -> None:

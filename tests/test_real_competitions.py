@@ -10,6 +10,7 @@ from pipeline.cli import run_script, submit_all
 from pipeline.config import Config
 from pipeline.config_files import write_config
 from pipeline.data.images import decode
+from pipeline.stages.finish import chosen_score
 from pipeline.training.models import build_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ def test_trash_learns_from_real_weights_and_its_labels_make_a_valid_submission(t
     sample = pd.read_csv(trash / "sample_submission.csv", dtype=str)
     assert submission["image"].tolist() == sample["image"].tolist()
     assert set(submission["label"]) <= {"cardboard", "glass", "metal", "paper", "plastic", "trash"}
-    score = pd.read_json(tmp_path / "trash" / "ensembles" / "trash" / "cv.json", typ="series")["chosen"]
+    score = chosen_score(tmp_path / "trash" / "ensembles" / "trash")
     assert score["cv"] > 0.6, "a third of the rows are of the largest classes; fine-tuning learns more than that"
 
 
@@ -78,5 +79,5 @@ def test_leaf99_makes_a_valid_submission_of_probabilities(leaf99: Path, mobilene
     assert list(submission.columns) == list(sample.columns)
     assert submission["id"].tolist() == sample["id"].tolist()
     np.testing.assert_allclose(submission.iloc[:, 1:].sum(axis=1), 1, atol=1e-6)
-    score = pd.read_json(tmp_path / "outputs" / "leaf99" / "ensembles" / "leaf99" / "cv.json", typ="series")["chosen"]
+    score = chosen_score(tmp_path / "outputs" / "leaf99" / "ensembles" / "leaf99")
     assert score["cv"] < np.log(99), "better than saying 1/99 of every species"

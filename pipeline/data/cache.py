@@ -77,7 +77,7 @@ def _write_split(part: pd.DataFrame, root: Path, path: Path, mode: str, size: in
     offsets, shapes = [0], []
     loaded = ordered_map(load, part["path"], cores())
     with path.open("wb") as file:
-        for shape, data in tqdm(loaded, total=len(part), desc="cache", unit="img", leave=False, delay=2):
+        for shape, data in tqdm(loaded, total=len(part), desc="cache", unit="img", leave=False, delay=2, disable=None):
             file.write(data)
             offsets.append(offsets[-1] + len(data))
             shapes.append(shape)

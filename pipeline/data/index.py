@@ -144,7 +144,7 @@ def check_images(rows: pd.DataFrame, root: Path, digests: list[str | None]) -> p
         return height, width, ""
 
     checked = ordered_map(check, rows["path"], cores())
-    found = list(tqdm(checked, total=len(rows), desc="index", unit="img", leave=False, delay=2))
+    found = list(tqdm(checked, total=len(rows), desc="index", unit="img", leave=False, delay=2, disable=None))
     index = rows.copy()
     index["digest"] = [digest or "" for digest in digests]
     index[["height", "width", "problem"]] = pd.DataFrame(found, index=index.index)

@@ -72,6 +72,8 @@ def ensemble(experiments: Sequence[Predicted], force: bool = False) -> Path:
     names = [experiment.config.experiment for experiment in experiments]
     if len(set(names)) != len(names):
         raise UserError(f"two configs have the same experiment name: {', '.join(names)}; write experiment=NAME in one")
+    if len({experiment.config.competition.metric for experiment in experiments}) > 1:
+        raise UserError("the configs name different metrics; an ensemble is scored by one")
     settings = {"names": names, **first.ensemble.model_dump(mode="json")}
     inputs = {"predictions": [experiment.digest for experiment in experiments], "metric": first.competition.metric}
     stage = define_stage("ensemble", settings, **inputs)
@@ -83,40 +85,53 @@ def ensemble(experiments: Sequence[Predicted], force: bool = False) -> Path:
         test.save(folder)
         write_json(folder / "weights.json", dict(zip(names, weights.tolist(), strict=True)))
         write_json(folder / "cv.json", scores)
-        for name, score in scores.items():
-            if len(experiments) > 1 or name == "chosen":
-                log.info("ensemble  %-24s %s", name, describe(score))
-        return digest([blended.digest(), test.digest()]), {"cv": scores["chosen"]["cv"]}
+        _say(scores)
+        return digest([blended.digest(), test.digest()]), {"cv": chosen_score(folder)["cv"]}
 
     run_stage(stage, folder, build, force)
     return folder
 
 
+def chosen_score(folder: Path) -> dict[str, Any]:
+    """The CV of the scheme whose predictions an ensemble's folder holds."""
+    scores = read_json(folder / "cv.json")
+    score: dict[str, Any] = scores["schemes"][scores["chosen"]]
+    return score
+
+
+def _say(scores: dict[str, Any]) -> None:
+    for name, score in scores["experiments"].items():
+        log.info("ensemble  %-30s %s", name, describe(score))
+    words = {"equal": "equal mean", "fitted": "fitted weights, cross-fitted"}
+    for name, score in scores["schemes"].items() if len(scores["experiments"]) > 1 else ():
+        mark = " <- chosen by ensemble.models" if name == scores["chosen"] else ""
+        log.info("ensemble  %-30s %s%s", words[name], describe(score), mark)
+
+
 def _blend(experiments: Sequence[Predicted]) -> tuple[Predictions, Predictions, npt.NDArray[np.float64], dict[str, Any]]:
-    """Out-of-fold and test blend, the weights, and the CV of every single model and scheme."""
-    first = experiments[0]
-    section, metric, truth = first.config.ensemble, first.config.competition.metric, first.prepared.truth
+    """Out-of-fold and test blend, the weights, and the CV of every single experiment and scheme."""
+    section, metric = experiments[0].config.ensemble, experiments[0].config.competition.metric
+    truth = experiments[0].prepared.truth
     parts = align([experiment.out_of_fold() for experiment in experiments])
-    values, equal = [part.values for part in parts], np.full(len(parts), 1 / len(parts))
-    scores = {e.config.experiment: cross_validation(p, truth, metric) for e, p in zip(experiments, parts, strict=True)}
-    blended = replace(parts[0], values=blend(values, equal))
-    weights = equal
-    if len(parts) > 1:
-        scores["equal mean"] = cross_validation(blended, truth, metric)
-    same_folds = all((part.fold == parts[0].fold).all() for part in parts)
-    if len(parts) > 1 and same_folds:
-        targets = target_numbers(parts[0], truth)
-        fitted = replace(parts[0], values=cross_fitted(values, targets, parts[0].fold))
-        scores["fitted, cross-fitted"] = cross_validation(fitted, truth, metric)
-        if section.models == "fitted":
-            given = np.stack([part[np.arange(len(targets)), targets] for part in values], axis=1)
-            blended, weights = fitted, fit_weights(given.astype(np.float64))
-    elif section.models == "fitted" and len(parts) > 1:
+    singles = {e.config.experiment: cross_validation(p, truth, metric) for e, p in zip(experiments, parts, strict=True)}
+    weights = {"equal": np.full(len(parts), 1 / len(parts))}
+    blends = {"equal": replace(parts[0], values=blend([part.values for part in parts], weights["equal"]))}
+    if all((part.fold == parts[0].fold).all() for part in parts):
+        blends["fitted"], weights["fitted"] = _fit(parts, target_numbers(parts[0], truth))
+    elif section.models == "fitted":
         raise UserError("ensemble.models=fitted: the experiments use different folds; give them the same folds, or write equal")
-    scores["chosen"] = cross_validation(blended, truth, metric)
+    schemes = {name: cross_validation(blended, truth, metric) for name, blended in blends.items()}
     tests = align([experiment.test(section.folds) for experiment in experiments])
-    test = replace(tests[0], values=blend([part.values for part in tests], weights))
-    return blended, test, weights, scores
+    test = replace(tests[0], values=blend([part.values for part in tests], weights[section.models]))
+    scores = {"experiments": singles, "schemes": schemes, "chosen": section.models}
+    return blends[section.models], test, weights[section.models], scores
+
+
+def _fit(parts: list[Predictions], targets: npt.NDArray[np.int64]) -> tuple[Predictions, npt.NDArray[np.float64]]:
+    """The cross-fitted blend, to score; and weights fitted on all rows, for the test rows."""
+    values = [part.values for part in parts]
+    given = np.stack([part[np.arange(len(targets)), targets] for part in values], axis=1).astype(np.float64)
+    return replace(parts[0], values=cross_fitted(values, targets, parts[0].fold)), fit_weights(given)
 
 
 def submit(experiments: Sequence[Predicted], folder: Path, force: bool = False) -> Path:
@@ -142,7 +157,7 @@ def submit(experiments: Sequence[Predicted], folder: Path, force: bool = False) 
             write_table(kept, table)
             write_table(path, table)
             log.info("submit    %s rows, checked against the sample -> %s", f"{len(table):,}", path)
-            return digest_file(path), {"kept": kept.name, "cv": read_json(folder / "cv.json")["chosen"]}
+            return digest_file(path), {"kept": kept.name, "cv": chosen_score(folder)}
 
         build_stage(stage, manifest_path, build)
     return path

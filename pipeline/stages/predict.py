@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from pipeline.artifacts import Manifest, run_stage
 from pipeline.config import Config
@@ -40,7 +41,8 @@ def predict(config: Config, prepared: Prepared, tasks: list[Task], force: bool =
     folder = workspace(config).predictions(config.experiment, stage.key(words))
 
     def build() -> tuple[str, dict[str, Any]]:
-        pieces = [_predict_or_load(config, prepared, task, folder) for task in tasks]
+        bar = tqdm(tasks, desc="predict", unit="network", leave=False, delay=2, disable=None)
+        pieces = [_predict_or_load(config, prepared, task, folder) for task in bar]
         score = cross_validation(seed_mean([piece for piece, _ in pieces]), prepared.truth, config.competition.metric)
         write_json(folder / "cv.json", score)
         log.info("predict   %s: CV %s -> %s", config.experiment, describe(score), folder)
