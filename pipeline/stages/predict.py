@@ -94,8 +94,8 @@ def _predictor(config: Config, prepared: Prepared) -> "Predictor":
     from pipeline.inference.predict import Predictor
     from pipeline.runtime import autocast_dtype, devices, start_torch
 
-    start_torch(config.runtime.threads)
     device = torch.device(devices(config.runtime.device)[0])
+    start_torch(config.runtime.threads, device.type)
     return Predictor(
         cache=ImageCache(prepared.cache, config.competition.root),
         images=config.images,

@@ -152,7 +152,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
     from pipeline.training.models import build_model
 
     config, device = task.config, torch.device(device_name)
-    start_torch(config.runtime.threads)
+    start_torch(config.runtime.threads, device.type)
     model = build_model(config.model, len(prepared.classes), integer_seed("initialise", task.seed, task.fold))
     recipe = Recipe(config.augment, config.loss, config.optimizer, config.schedule, config.train)
     place = Place(task.seed, task.fold, fold_folder(task), stage.fingerprint, stage.settings, config.runtime.checkpoint_minutes)
