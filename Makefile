@@ -39,7 +39,7 @@ clean:  ## remove .venv and caches; input/ and outputs/ stay
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12"; exit 2; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Debian and Ubuntu keep venv in a package of its own: install python3-venv"; exit 2; }
 
 .venv/runtime: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from pipeline.errors import UserError
 from pipeline.files import digest, lock, read_json, remove_leftovers, write_json
 
 log = logging.getLogger(__name__)
@@ -112,9 +113,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") ->
     return lines
 
 
+def refuse_changed(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> NoReturn:
+    """UserError that says what differs between the settings that a fold was trained with and today's."""
+    changed = "; ".join(differences(old, new)) or "the folds, the pictures, the weights file or the program"
+    raise UserError(f"{folder}: was trained with other settings ({changed}); write experiment=NEW to keep it, or --force train to replace it")
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def join_names(names: Iterable[str]) -> str:
+    """Experiments' names as one file name, shortened where a file system would refuse it."""
+    joined = "+".join(names)
+    return joined if len(joined) <= LONGEST_NAME else f"{joined[:LONGEST_NAME]}-{digest(joined)[:HEX_IN_KEYS]}"
 
 
 @dataclass(frozen=True)
@@ -160,9 +173,7 @@ class Workspace:
 
     def ensemble(self, names: Iterable[str]) -> Path:
         """A blend of experiments."""
-        joined = "+".join(names)
-        short = joined if len(joined) <= LONGEST_NAME else f"{joined[:LONGEST_NAME]}-{digest(joined)[:HEX_IN_KEYS]}"
-        return self.root / "ensembles" / short
+        return self.root / "ensembles" / join_names(names)
 
     @property
     def submission(self) -> Path:

@@ -4,7 +4,6 @@ Exit codes: 0; 1 a failed fold or run; 2 something the user can mend; 130 Ctrl-C
 """
 
 import argparse
-import errno
 import logging
 import re
 import sys
@@ -50,7 +49,7 @@ def run_script(description: str, work: Callable[[Arguments], None], argv: Sequen
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on", 130)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}:
+        if error.errno is None:
             raise
         return _fail(f"error: {error.filename or 'outputs'}: {error.strerror}; what is finished is kept: mend that and run the same command", 2)
     return 0
@@ -68,6 +67,9 @@ def load_configs(words: Sequence[str]) -> "list[Config]":
     overrides = [word for word in words if re.match(r"^[\w.]+=", word)]
     paths = [word for word in words if word not in overrides] or ["configs/digits.yaml"]
     configs = [load_config(Path(path), overrides) for path in paths]
+    names = [config.experiment for config in configs]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(f'two configs have the same experiment name, "{doubled[0]}"; write experiment: NAME in one')
     if len({(config.outputs, config.competition.name) for config in configs}) > 1:
         raise UserError(f"configs of several competitions cannot be run together: {', '.join(sorted({c.competition.name for c in configs}))}")
     return configs
@@ -99,7 +101,7 @@ def submit_all(arguments: Arguments) -> None:
     path = submit(experiments, folder, "submit" in arguments.force)
     config = experiments[0].config
     print(f"CV          {describe(chosen_score(folder))}")
-    if (score := true_score(config, folder)) is not None:
+    if (score := true_score(experiments[0], folder)) is not None:
         print(f"true test   {config.competition.metric} {score:.4f}")
     print(f"seconds     {time.monotonic() - started:.1f}")
     print(f"submission  {path}")

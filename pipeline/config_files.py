@@ -85,7 +85,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
 
 def write_config(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal one."""
-    return yaml.dump(json.loads(config.model_dump_json()), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(json.loads(config.model_dump_json()), Dumper=_Dumper, sort_keys=False)
 
 
 def json_schema() -> str:
@@ -127,12 +127,18 @@ def _merge(old: Any, new: Any, origins: Origins, source: str, at: tuple[str, ...
         origins[at] = source
     if not isinstance(new, dict):
         return new
-    if not isinstance(old, dict) or ("name" in new and "name" in old and new["name"] != old["name"] and at != ("competition",)):
+    if not isinstance(old, dict) or _is_another_component(old, new, at):
         old = {}
     merged = dict(old)
     for key, value in new.items():
         merged[key] = _merge(old.get(key), value, origins, source, (*at, str(key)))
     return merged
+
+
+def _is_another_component(old: dict[str, Any], new: dict[str, Any], at: tuple[str, ...]) -> bool:
+    """Whether the old keys say nothing about the new mapping: another name or backbone, or arguments emptied."""
+    changed = any(key in new and key in old and new[key] != old[key] for key in ("name", "backbone"))
+    return (changed and at != ("competition",)) or (not new and at[-1:] == ("arguments",))
 
 
 def _parse_override(override: str) -> tuple[list[str], Any]:

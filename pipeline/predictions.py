@@ -55,10 +55,6 @@ class Predictions:
         """The rows held out in `fold`; -1 gives the test rows."""
         return self._rows(np.flatnonzero(self.fold == fold))
 
-    def out_of_fold(self) -> "Predictions":
-        """The rows of the train table."""
-        return self._rows(np.flatnonzero(self.fold != TEST))
-
     def _rows(self, rows: npt.NDArray[np.int64]) -> "Predictions":
         return Predictions(tuple(self.ids[row] for row in rows), self.classes, self.values[rows], self.fold[rows])
 

@@ -121,6 +121,8 @@ def stay_offline_without_network(seconds: float = 3.0) -> None:
     Otherwise every file costs five retries. Call it before timm or albumentations is imported; weights that an earlier
     run has downloaded are found all the same.
     """
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return  # the proxy knows addresses that this machine does not
     host = urllib.parse.urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
     pool = ThreadPoolExecutor(1)
     try:

@@ -63,6 +63,10 @@ def test_help_of_every_script_answers_without_heavy_imports() -> None:
         (["runtime.device=cuda:7"], "is not there"),
         (["folds.n_splits=2000"], "2000 folds need as many rows"),
         (["competition.metric=acuracy"], "competition.metric"),
+        (["competition.solution=answers.csv"], "no such table"),
+        (["augment.train=[{name: RandomCrop, height: 12, width: 12}]"], "a picture of 8x8"),
+        (["model.arguments={in_chans: 1}"], "takes no RGB pictures of 16x16"),
+        (["model.arguments={global_pool: ''}"], "model"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line_that_says_what_to_do(
@@ -92,6 +96,22 @@ def test_a_sample_that_asks_for_other_ids_is_refused_before_training(own_digits:
     sample = own_digits / "sample_submission.csv"
     sample.write_text(sample.read_text() + "9999,0\n")
     assert '"9999" is asked for' in refused(script("run_folds.py", config(own_digits, tmp_path)))
+
+
+def test_labels_for_a_sample_of_many_columns_are_refused_before_training(own_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = own_digits / "sample_submission.csv"
+    first, *rows = sample.read_text().splitlines()
+    sample.write_text("\n".join([first + ",more", *(row + ",0" for row in rows)]))
+    words = [str(config(own_digits, tmp_path)), "submission.format=label"]
+    assert run_script("", lambda arguments: predict_all(arguments) and None, words) == 2
+    assert "label writes one column" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("last.pt"))
+
+
+def test_one_experiment_given_twice_is_refused(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(config(digits, tmp_path))
+    assert run_script("", lambda arguments: None, [path, path]) == 2
+    assert '"small"' in capsys.readouterr().err
 
 
 def test_a_full_disk_stops_with_one_line_and_what_was_finished_stays(digits: Path, tmp_path: Path) -> None:

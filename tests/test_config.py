@@ -117,6 +117,14 @@ def test_a_component_whose_name_changes_drops_the_old_arguments(tmp_path: Path) 
     assert config.optimizer.model_dump() == {"name": "sgd", "learning_rate": 1e-3, "weight_decay": 0.0, "layer_decay": None, "arguments": {}}
 
 
+def test_another_backbone_drops_the_old_ones_arguments_and_weights(tmp_path: Path) -> None:
+    path = written(tmp_path, ENOUGH.replace("weights: null", "weights: null, arguments: {drop_rate: 0.2}"))
+    assert load_config(path).model.arguments == {"drop_rate": 0.2}
+    assert load_config(path, ["model.arguments={}"]).model.arguments == {}
+    changed = load_config(path, ["model.backbone=resnet18"]).model
+    assert (changed.arguments, changed.weights) == ({}, "hub")
+
+
 def test_a_component_whose_name_stays_keeps_its_arguments(tmp_path: Path) -> None:
     written(tmp_path, ENOUGH + "optimizer: {name: sgd, learning_rate: 7e-3}\n", "base.yaml")
     config = load_config(written(tmp_path, "_base_: base.yaml\noptimizer: {name: sgd, weight_decay: 0}\n"))

@@ -84,6 +84,42 @@ def test_new_views_predict_again_and_train_nothing(config: Path, outputs: Path) 
     assert values_of(outputs) != first
 
 
+def test_a_forced_prediction_replaces_a_damaged_one(config: Path, outputs: Path) -> None:
+    assert run(config) == 0
+    first = values_of(outputs)
+    damaged = next(outputs.glob("experiments/small/predictions/*/seed_0_fold_0_test")) / "values.npy"
+    np.save(damaged, np.full_like(np.load(damaged), 0.1))
+    assert run(config, "--force", "predict") == 0
+    assert values_of(outputs) == first
+
+
+def test_a_cache_that_was_deleted_is_built_again(config: Path, outputs: Path) -> None:
+    assert run(config) == 0
+    first = values_of(outputs)
+    next(outputs.glob("cache/*/train.bin")).unlink()
+    shutil.rmtree(outputs / "experiments")
+    assert run(config) == 0
+    assert values_of(outputs) == first
+
+
+def test_trained_folds_do_not_need_the_weights_file_any_more_and_a_mistyped_one_is_no_random_start(
+    config: Path, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+    import torch
+
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), weights)
+    assert run(config, f"model.weights={weights}") == 0
+    weights.unlink()
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")}
+    assert run(config, f"model.weights={weights}") == 0
+    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")} == before
+    assert run(config, "experiment=random") == 0
+    assert run(config, "experiment=random", "model.weights=mistyped.pth") == 2
+    assert "no such file: mistyped.pth" in capsys.readouterr().err
+
+
 def test_copied_outputs_and_touched_pictures_train_nothing_again(own_digits: Path, tmp_path: Path) -> None:
     config = write(small_settings(own_digits, tmp_path / "outputs"), tmp_path / "small.yaml")
     assert run(config) == 0
@@ -134,6 +170,14 @@ def test_an_unreadable_test_picture_gets_the_class_shares_and_a_training_one_is_
     shares = train.loc[train["id"] != lost, "label"].value_counts(normalize=True).sort_index().to_numpy()
     np.testing.assert_allclose(given, shares, atol=2e-3)
     assert set(pd.read_csv(outputs / "prepared" / "problems.csv", dtype=str)["id"]) == {lost, blind}
+
+
+def test_without_one_readable_test_picture_the_class_shares_are_submitted(own_digits: Path, tmp_path: Path) -> None:
+    for name in pd.read_csv(own_digits / "test.csv", dtype=str)["id"]:
+        (own_digits / "images" / f"{name}.png").unlink()
+    config = write(small_settings(own_digits, tmp_path / "outputs"), tmp_path / "small.yaml")
+    assert run(config, "images.corrupt=skip") == 0
+    assert len(pd.read_csv(tmp_path / "outputs" / "digits" / "submission.csv")) == 359
 
 
 def test_probability_columns_follow_the_sample_whatever_its_order(own_digits: Path, tmp_path: Path) -> None:

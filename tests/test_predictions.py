@@ -125,8 +125,6 @@ def test_the_rows_of_all_folds_are_the_rows_out_of_fold_and_the_test_rows_are_ap
     whole = predictions("abcdef", fold=[0, 1, 0, TEST, 1, TEST])
     assert whole.in_fold(1).ids == ("b", "e")
     assert whole.in_fold(TEST).ids == ("d", "f")
-    assert whole.out_of_fold().ids == ("a", "b", "c", "e")
-    assert_same(concatenate([whole.in_fold(0), whole.in_fold(1)]).of(whole.out_of_fold().ids), whole.out_of_fold())
 
 
 def test_an_id_in_two_folds_is_refused() -> None:

@@ -8,7 +8,7 @@ of generators is shared by all transforms of a sample, as in an unseeded Compose
 import os
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -24,18 +24,21 @@ class Transforms:
     """The augmentations of one config, in order."""
 
     def __init__(self, components: Sequence[Component]) -> None:
-        """Builds them; UserError for an unknown class, argument or value, or a result that is no picture."""
+        """Builds them; UserError for an unknown class, argument or value."""
         self._compose = A.Compose([_build(component, f"augment.train[{i}]") for i, component in enumerate(components)])
 
-        self._try()
+    def check(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Sends noise of each [height, width] through all of them: what fails, fails before training starts."""
+        for shape in shapes:
+            self._try(np.random.default_rng(0).integers(256, size=(*shape, 3), dtype=np.uint8))
 
-    def _try(self) -> None:
-        """One picture through all of them: what fails, fails before training starts."""
-        pixels = np.random.default_rng(0).integers(256, size=(96, 128, 3), dtype=np.uint8)
+    def _try(self, pixels: Pixels) -> None:
         try:
             result = self(pixels, np.random.SeedSequence(0))
         except Exception as error:  # whatever a transform raises, its place in the config is what helps
-            raise UserError(f"augment.train: cannot be applied to a picture: {' '.join(str(error).split())}") from None
+            raise UserError(
+                f"augment.train: cannot be applied to a picture of {pixels.shape[0]}x{pixels.shape[1]}, which the cache holds: {' '.join(str(error).split())}"
+            ) from None
         if result.dtype != np.uint8 or result.ndim != 3 or result.shape[2] != 3:
             raise UserError("augment.train: must end in 8-bit RGB; remove Normalize and ToTensorV2, which the program does on the device")
 

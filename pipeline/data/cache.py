@@ -46,10 +46,10 @@ def needed_bytes(rows: pd.DataFrame, size: int) -> dict[str, int]:
     return {"raw": 3 * pixels, "jpeg": int(JPEG_BYTES_PER_PIXEL * pixels), "none": 0}
 
 
-def content_digest(rows: pd.DataFrame, split: str, mode: str, size: int, quality: int) -> str:
+def content_digest(rows: pd.DataFrame, split: str, mode: str, size: int, quality: int, version: int = 1) -> str:
     """Digest of what a split's cached pixels follow from; modes raw and none, whose pixels are equal, share it."""
     part = rows.loc[rows["split"] == split, ["id", "digest"]]
-    return digest([size, quality if mode == "jpeg" else None, digest_table(part)])
+    return digest([version, size, quality if mode == "jpeg" else None, digest_table(part)])
 
 
 def build_cache(rows: pd.DataFrame, root: Path, folder: Path, mode: str, size: int, quality: int) -> None:

@@ -40,5 +40,8 @@ def write_digits(root: Path) -> None:
         write_table(temporary / "solution.csv", table[held_out])
         temporary.chmod(0o755)
         temporary.rename(root)
+    except OSError:
+        if not (root / "solution.csv").exists():  # it is there where another process was first
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

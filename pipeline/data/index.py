@@ -5,6 +5,7 @@ Columns of `index.parquet`: split (train, test), id, path (below the competition
 """
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,21 @@ def require_same_ids(tables: Tables, sample: pd.DataFrame) -> None:
     if odd:
         where = "asked for but in no row of the test table" if odd[0] in set(asked) else "in the test table but not asked for"
         raise UserError(f'{tables.sample}: {len(odd)} ids differ, e.g. "{odd[0]}" is {where}; competition.test_table=null takes the ids from the sample')
+
+
+def read_solution(competition: Competition, sample: pd.DataFrame, classes: Sequence[str]) -> dict[str, str]:
+    """The true class of every test row, for a score at the end; UserError where the table does not fit the sample."""
+    path = competition.root / str(competition.solution)
+    table = read_table(path)
+    for column in (competition.id, competition.target):
+        _require_column(table, column, path)
+    truth = dict(zip(table[competition.id], table[competition.target], strict=True))
+    asked = sample[sample.columns[0]].tolist()
+    if missing := sorted(set(asked) - truth.keys()):
+        raise UserError(f'{path}: {len(missing)} ids of the sample are missing, e.g. "{missing[0]}"; complete it or write competition.solution=null')
+    if unknown := sorted({truth[name] for name in asked} - set(classes)):
+        raise UserError(f'{path}: "{unknown[0]}" is no class of the train table; mend it or write competition.solution=null')
+    return {name: truth[name] for name in asked}
 
 
 def _rows(table: pd.DataFrame, split: str, competition: Competition, path: Path, target: "pd.Series[str]") -> pd.DataFrame:

@@ -20,8 +20,8 @@ def cross_validation(out_of_fold: Predictions, truth: Mapping[str, str], metric:
     """cv: the metric on all rows; folds: per fold; mean and spread (standard deviation) over folds."""
     targets = target_numbers(out_of_fold, truth)
     score = METRICS[metric]
-    numbers = np.unique(out_of_fold.fold)
-    folds = [score(targets[out_of_fold.fold == number], out_of_fold.values[out_of_fold.fold == number]) for number in numbers]
+    parts = [out_of_fold.in_fold(int(number)) for number in np.unique(out_of_fold.fold)]
+    folds = [score(target_numbers(part, truth), part.values) for part in parts]
     return {
         "metric": metric,
         "cv": score(targets, out_of_fold.values),

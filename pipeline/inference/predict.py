@@ -29,6 +29,8 @@ class Predictor:
 
     def __call__(self, model: torch.nn.Module, split: str, ids: Sequence[str], fold: int) -> Predictions:
         """Probabilities of the rows `ids` of a split, the views averaged."""
+        if not ids:
+            return Predictions((), self.classes, np.zeros((0, len(self.classes)), dtype=np.float32), np.zeros(0, dtype=np.int16))
         loader = plain_loader(PlainImages(self.cache, split, ids, self.images), self.section.batch_size, self.workers, self.device)
         chosen = views(view_names(self.section.tta))
         values = mean_probabilities(model, loader, Normalise(self.images, self.device), self.autocast, chosen)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.artifacts import Manifest, build_stage, finished, run_stage
+from pipeline.artifacts import Manifest, build_stage, finished, join_names, run_stage
 from pipeline.config import Config
-from pipeline.data.index import read_table
+from pipeline.data.index import read_solution
 from pipeline.ensembling.scores import cross_validation, describe, target_numbers
 from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights
 from pipeline.errors import UserError
@@ -70,8 +70,6 @@ def ensemble(experiments: Sequence[Predicted], force: bool = False) -> Path:
     """Blends one or more experiments of a competition; returns the folder with the blended test predictions."""
     first = experiments[0].config
     names = [experiment.config.experiment for experiment in experiments]
-    if len(set(names)) != len(names):
-        raise UserError(f"two configs have the same experiment name: {', '.join(names)}; write experiment=NAME in one")
     if len({experiment.config.competition.metric for experiment in experiments}) > 1:
         raise UserError("the configs name different metrics; an ensemble is scored by one")
     settings = {"names": names, **first.ensemble.model_dump(mode="json")}
@@ -134,15 +132,23 @@ def _fit(parts: list[Predictions], targets: npt.NDArray[np.int64]) -> tuple[Pred
     return replace(parts[0], values=cross_fitted(values, targets, parts[0].fold)), fit_weights(given)
 
 
+def _load_blend(folder: Path) -> tuple[Predictions, str]:
+    """The blended test predictions and the digest of the ensemble that they are of."""
+    manifest = Manifest.read(folder / "manifest.json")
+    test = Predictions.load(folder) if manifest else None
+    if manifest is None or test is None or digest([Predictions.load(folder / "oof").digest(), test.digest()]) != manifest.digest:
+        raise UserError(f"{folder}: another run is blending the same experiments, or a file was changed; run again, or write --force ensemble")
+    return test, manifest.digest
+
+
 def submit(experiments: Sequence[Predicted], folder: Path, force: bool = False) -> Path:
     """Writes submission.csv from an ensemble's test predictions, after every check; returns its path."""
     first = experiments[0]
     work, prepared = workspace(first.config), first.prepared
-    source = Manifest.read(folder / "manifest.json")
-    assert source is not None, f"{folder} is finished"
-    name = "+".join(experiment.config.experiment for experiment in experiments)
+    test, source = _load_blend(folder)
+    name = join_names(experiment.config.experiment for experiment in experiments)
     sample = digest_file(first.config.competition.root / first.config.competition.sample_submission)
-    stage = define_stage("submit", {"name": name, "format": prepared.form}, predictions=source.digest, sample=sample)
+    stage = define_stage("submit", {"name": name, "format": prepared.form}, predictions=source, sample=sample)
     path, manifest_path = work.submission, work.submission_manifest
     with lock(work.root / ".submission.lock", wait="submit: waiting for another process"):
         done = None if force else finished(stage, manifest_path)
@@ -151,7 +157,7 @@ def submit(experiments: Sequence[Predicted], folder: Path, force: bool = False) 
             return path
 
         def build() -> tuple[str, dict[str, Any]]:
-            table = to_table(Predictions.load(folder), prepared.sample, prepared.form)
+            table = to_table(test, prepared.sample, prepared.form)
             require_valid(table, prepared.sample, prepared.form, prepared.classes)
             kept = work.kept_submission(time.strftime("%Y%m%dT%H%M%S"), name)
             write_table(kept, table)
@@ -163,14 +169,11 @@ def submit(experiments: Sequence[Predicted], folder: Path, force: bool = False) 
     return path
 
 
-def true_score(config: Config, folder: Path) -> float | None:
+def true_score(experiment: Predicted, folder: Path) -> float | None:
     """The metric on the test answers, where the competition's folder holds them; nothing is chosen by it."""
-    if config.competition.solution is None:
+    competition, prepared = experiment.config.competition, experiment.prepared
+    if competition.solution is None:
         return None
-    path = config.competition.root / config.competition.solution
-    solution = read_table(path)
-    if config.competition.target not in solution.columns:
-        raise UserError(f'{path}: there is no column "{config.competition.target}"')
-    truth = dict(zip(solution[solution.columns[0]], solution[config.competition.target], strict=True))
+    truth = read_solution(competition, prepared.sample, prepared.classes)
     test = Predictions.load(folder).of(list(truth))
-    return METRICS[config.competition.metric](target_numbers(test, truth), test.values)
+    return METRICS[competition.metric](target_numbers(test, truth), test.values)

@@ -1,6 +1,7 @@
 """The predict stage: what an experiment's networks say of the rows they did not see."""
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,9 @@ def predict(config: Config, prepared: Prepared, tasks: list[Task], force: bool =
     folder = workspace(config).predictions(config.experiment, stage.key(words))
 
     def build() -> tuple[str, dict[str, Any]]:
+        for task in tasks if force else []:
+            for part in ("oof", "test"):
+                shutil.rmtree(piece_folder(folder, task, part), ignore_errors=True)
         bar = tqdm(tasks, desc="predict", unit="network", leave=False, delay=2, disable=None)
         pieces = [_predict_or_load(config, prepared, task, folder) for task in bar]
         score = cross_validation(seed_mean([piece for piece, _ in pieces]), prepared.truth, config.competition.metric)

@@ -10,11 +10,11 @@ import pandas as pd
 
 from pipeline.artifacts import Workspace, run_stage
 from pipeline.config import Config
-from pipeline.data.index import Tables, check_images, read_table, require_same_ids, usable
+from pipeline.data.index import SPLITS, Tables, check_images, read_solution, read_table, require_same_ids, usable
 from pipeline.errors import UserError
 from pipeline.files import DigestMemory, digest_table, write_table
 from pipeline.runtime import cores
-from pipeline.stages.versions import define_stage
+from pipeline.stages.versions import STAGE_VERSION, define_stage
 from pipeline.submission.formats import choose_format, class_order
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ def prepare(config: Config, force: Collection[str] = ()) -> Prepared:
     form = choose_format(config.submission.format, sample, config.competition.metric)
     train_rows = rows[rows["split"] == "train"]
     classes = class_order(train_rows["target"], sample, form)
+    if config.competition.solution is not None:
+        read_solution(config.competition, sample, classes)
     table, folds_digest = folds(config, train_rows, "folds" in force)
     folder, cache_digest = cache(config, rows[rows["problem"] == ""], "cache" in force)
     return Prepared(rows, sample, form, classes, table, folds_digest, folder, cache_digest)
@@ -87,9 +89,11 @@ def index(config: Config, force: bool = False) -> tuple[pd.DataFrame, pd.DataFra
         log.info("index     %s train and %s test pictures, %d cannot be read -> %s", *_counts(found), len(problems), work.index)
         return digest_table(found), {"pictures": len(found), "problems": len(problems)}
 
-    run_stage(stage, work.prepared, build, force)
-    rows = usable(pd.read_parquet(work.index), config.images.corrupt)
-    return rows, sample
+    manifest = run_stage(stage, work.prepared, build, force)
+    found = pd.read_parquet(work.index)
+    if digest_table(found) != manifest.digest:
+        raise UserError(f"{work.index}: another run of this competition has just indexed other pictures; run again when it is done")
+    return usable(found, config.images.corrupt), sample
 
 
 def digests_of(digests: Sequence[str | None]) -> str:
@@ -128,10 +132,12 @@ def cache(config: Config, rows: pd.DataFrame, force: bool = False) -> tuple[Path
     from pipeline.data.cache import build_cache, choose_mode, content_digest, needed_bytes
 
     section, size = config.cache, config.images.cache_size
-    stage = define_stage("cache", {"size": size, **section.model_dump(mode="json")}, rows=digest_table(rows[["split", "id", "digest"]]))
+    stage = define_stage("cache", {"size": size, **section.model_dump(mode="json")}, rows=digest_table(rows[["split", "id", "path", "digest"]]))
     folder = workspace(config).cache(stage.key(f"{size}px", section.mode))
 
     def build() -> tuple[str, dict[str, Any]]:
+        for old in folder.glob("*.bin"):
+            old.unlink()
         mode = choose_mode(section, rows, size, folder)
         build_cache(rows, config.competition.root, folder, mode, size, section.quality)
         taken = sum(file.stat().st_size for file in folder.glob("*.bin"))
@@ -139,5 +145,8 @@ def cache(config: Config, rows: pd.DataFrame, force: bool = False) -> tuple[Path
         return stage.fingerprint, {"mode": mode, "bytes": taken, "estimate": needed_bytes(rows, size)[mode]}
 
     manifest = run_stage(stage, folder, build, force)
+    if sum(file.stat().st_size for file in folder.glob("*.bin")) != manifest.record["bytes"]:
+        log.warning("cache     %s is not as it was written; it is built again", folder)
+        manifest = run_stage(stage, folder, build, force=True)
     mode = manifest.record["mode"]
-    return folder, {split: content_digest(rows, split, mode, size, section.quality) for split in ("train", "test")}
+    return folder, {split: content_digest(rows, split, mode, size, section.quality, STAGE_VERSION["cache"]) for split in SPLITS}

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from pipeline.artifacts import Manifest, Stage, build_stage, differences, finished
+from pipeline.artifacts import Manifest, Stage, build_stage, finished, refuse_changed
 from pipeline.config import Config
 from pipeline.config_files import write_config
 from pipeline.errors import RunFailed, UserError
@@ -40,14 +41,16 @@ def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> li
     if not open_tasks:
         log.info("train     up to date: %d networks in %s", len(tasks), folder)
         return tasks
-    _check_before(config, len(prepared.classes))
+    _check_before(config, prepared)
     for task in tasks if again else []:
         _remove(task)
-    write_text(folder / "config.yaml", write_config(config))
+    if again or not (folder / "config.yaml").exists():
+        write_text(folder / "config.yaml", write_config(config))
     started = time.monotonic()
     failed = _run_all(config, prepared, open_tasks)
     if failed:
         raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + ". The other folds are kept; the same command goes on")
+    write_text(folder / "config.yaml", write_config(config))
     log.info("train     %d networks in %.0f s -> %s", len(open_tasks), time.monotonic() - started, folder)
     return tasks
 
@@ -78,7 +81,7 @@ def train_stage(task: Task, prepared: Prepared) -> Stage:
         del sections["images"][key]
     del sections["train"]["seeds"]
     if weights not in (None, "hub"):
-        weights = DigestMemory(workspace(config).digests).digests([Path(weights)])[0]
+        weights = _weights_digest(task, Path(weights))
     return define_stage(
         "train",
         sections,
@@ -89,6 +92,17 @@ def train_stage(task: Task, prepared: Prepared) -> Stage:
         seed=task.seed,
         fold=task.fold,
     )
+
+
+def _weights_digest(task: Task, path: Path) -> str:
+    """Of the weights file's content; of a trained fold, what it was trained from, should the file be gone since."""
+    found = DigestMemory(workspace(task.config).digests).digests([path])[0]
+    manifest = Manifest.read(fold_folder(task) / "manifest.json") if found is None else None
+    if manifest is not None and manifest.inputs.get("weights"):
+        return str(manifest.inputs["weights"])
+    if found is None:
+        raise UserError(f"model.weights: no such file: {path}; write a path, hub, or null for random weights")
+    return found
 
 
 def _remove(task: Task) -> None:
@@ -106,26 +120,33 @@ def _refuse_changed(task: Task, stage: Stage) -> None:
     manifest = Manifest.read(folder / "manifest.json")
     if manifest is None or manifest.fingerprint == stage.fingerprint:
         return
-    changed = differences(manifest.settings, stage.settings) + differences(manifest.inputs, stage.inputs)
-    raise UserError(
-        f"{folder}: was trained with other settings ({'; '.join(changed) or 'an earlier version of the program'});"
-        " write experiment=NEW to keep it, or --force train to replace it"
-    )
+    refuse_changed(folder, {**manifest.settings, **manifest.inputs}, {**stage.settings, **stage.inputs})
 
 
-def _check_before(config: Config, num_classes: int) -> None:
+def _check_before(config: Config, prepared: Prepared) -> None:
     """Faults that every fold would meet, found once before the first one starts; downloads weights from the hub."""
     from pipeline.runtime import devices, stay_offline_without_network
 
     if config.model.weights == "hub":
         stay_offline_without_network()
     from pipeline.augment.transforms import Transforms
-    from pipeline.training.models import build_model
+    from pipeline.training.models import build_model, check_output
     from pipeline.training.optim import build_optimizer
 
     devices(config.runtime.device)
-    Transforms(config.augment.train)
-    build_optimizer(config.optimizer, build_model(config.model, num_classes, seed=0))
+    Transforms(config.augment.train).check(_extreme_shapes(prepared.rows, config.images.cache_size))
+    model = build_model(config.model, len(prepared.classes), seed=0)
+    check_output(model, config.images.shape, len(prepared.classes))
+    build_optimizer(config.optimizer, model)
+
+
+def _extreme_shapes(rows: pd.DataFrame, size: int) -> list[tuple[int, int]]:
+    """Height and width, in the cache, of the lowest, narrowest, and largest training pictures."""
+    from pipeline.data.images import cached_shape
+
+    readable = rows[(rows["split"] == "train") & (rows["problem"] == "")]
+    shapes = {cached_shape(height, width, size) for height, width in zip(readable["height"], readable["width"], strict=True)}
+    return [min(shapes), min(shapes, key=lambda shape: shape[1]), max(shapes, key=lambda shape: shape[0] * shape[1])]
 
 
 def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool) -> bool:
@@ -135,6 +156,7 @@ def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool) -> bo
         if not held:
             return False
         if finished(stage, folder / "manifest.json") is None:
+            _refuse_changed(task, stage)
             manifest = build_stage(stage, folder / "manifest.json", functools.partial(_fit, prepared, task, device, stage))
             record = manifest.record
             log.info("train     seed %d fold %d: %s %.4f, %.0f s", task.seed, task.fold, task.config.competition.metric, record["score"], record["seconds"])
@@ -155,7 +177,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
     start_torch(config.runtime.threads, device.type)
     model = build_model(config.model, len(prepared.classes), integer_seed("initialise", task.seed, task.fold))
     recipe = Recipe(config.augment, config.loss, config.optimizer, config.schedule, config.train)
-    place = Place(task.seed, task.fold, fold_folder(task), stage.fingerprint, stage.settings, config.runtime.checkpoint_minutes)
+    place = Place(task.seed, task.fold, fold_folder(task), stage.fingerprint, {**stage.settings, **stage.inputs}, config.runtime.checkpoint_minutes)
     normalise = Normalise(config.images, device, config.train.channels_last)
     trainer = Trainer(model, _fold_data(prepared, task, device), recipe, normalise, place, device)
     weights = trainer.run()

@@ -31,6 +31,8 @@ def class_order(targets: "pd.Series[str]", sample: pd.DataFrame, form: str) -> t
     if len(classes) < 2:
         raise UserError(f"the train table has the one class {classes}; check competition.target")
     if form == "label":
+        if len(sample.columns) != 2:
+            raise UserError(f"submission.format: label writes one column, but the sample has {len(sample.columns) - 1}; write probabilities or auto")
         return tuple(classes)
     columns = list(sample.columns[1:])
     if odd := sorted(set(columns) ^ set(classes)):

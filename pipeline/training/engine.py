@@ -24,10 +24,10 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from pipeline.artifacts import differences
+from pipeline.artifacts import refuse_changed
 from pipeline.augment.mixing import mix
 from pipeline.config import Augment, Loss, Optimizer, Schedule, Train
-from pipeline.errors import RunFailed, UserError
+from pipeline.errors import RunFailed
 from pipeline.runtime import autocast_dtype, integer_seed, stream
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.datasets import Batch, EpochBatches, Normalise
@@ -90,7 +90,7 @@ class Trainer:
         memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         self.data, self.recipe, self.normalise, self.place, self.device = data, recipe, normalise, place, device
-        self.targets = torch.nn.functional.one_hot(torch.from_numpy(data.train_targets), data.num_classes).float().to(device)
+        self.targets = torch.from_numpy(data.train_targets).to(device)
         self.loss = build_loss(recipe.loss)
         self.optimizer = build_optimizer(recipe.optimizer, self.model)
         self.ema = build_ema(recipe.train.ema, self.model)
@@ -149,7 +149,8 @@ class Trainer:
 
     def _backward(self, pixels: torch.Tensor, rows: torch.Tensor, number: int, group_size: int) -> None:
         place = (self.place.seed, self.place.fold, self.epoch, number)
-        images, targets = self.normalise(pixels), self.targets[rows.to(self.device)]
+        images = self.normalise(pixels)
+        targets = torch.nn.functional.one_hot(self.targets[rows.to(self.device)], self.data.num_classes).float()
         if self.epoch < self.recipe.train.epochs - self.recipe.augment.mixing.off_epochs:
             images, targets = mix(images, targets, self.recipe.augment.mixing, stream("mix", *place))
         torch.manual_seed(integer_seed("dropout", *place))
@@ -216,7 +217,8 @@ class Trainer:
         state = load_checkpoint(self.place.folder)
         if state is None:
             return
-        refuse_other_settings(self.place, json.loads(state["settings"]), state["fingerprint"])
+        if state["fingerprint"] != self.place.fingerprint:
+            refuse_changed(self.place.folder, json.loads(state["settings"]), self.place.settings)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -226,11 +228,3 @@ class Trainer:
         self.loss_sum.copy_(state["loss_sum"])
         self.history.restore(state["history"])
         log.info("train     %s: resumes after epoch %d, batch %d", self.place.name, self.epoch, self.batch)
-
-
-def refuse_other_settings(place: Place, settings: Mapping[str, Any], fingerprint: str) -> None:
-    """UserError that says what differs, unless what is in the fold's folder was trained with the same settings."""
-    if fingerprint == place.fingerprint:
-        return
-    changed = "; ".join(differences(settings, place.settings)) or "the folds, the pictures, the weights file or the program"
-    raise UserError(f"{place.folder}: was trained with other settings ({changed}); write experiment=NEW to keep it, or --force train to replace it")

@@ -30,6 +30,17 @@ def build_model(section: Model, num_classes: int, seed: int) -> torch.nn.Module:
     return model
 
 
+def check_output(model: torch.nn.Module, shape: tuple[int, int], num_classes: int) -> None:
+    """UserError unless the network takes RGB pictures of this height and width and answers with one number per class."""
+    try:
+        with torch.inference_mode():
+            output = tuple(model.eval()(torch.zeros(2, 3, *shape)).shape)
+    except Exception as error:  # every backbone fails in its own way
+        raise UserError(f"model: takes no RGB pictures of {shape[0]}x{shape[1]} ({_first_line(error)}); change images.size or model.arguments") from None
+    if output != (2, num_classes):
+        raise UserError(f"model: answers with {list(output[1:])} numbers per picture, not [{num_classes}]; change model.arguments")
+
+
 def _create(section: Model, num_classes: int, seed: int) -> torch.nn.Module:
     overlay = {"file": section.weights} if section.weights not in (None, "hub") else None
     torch.manual_seed(seed)
