@@ -31,7 +31,8 @@ def read_table(path: Path) -> pd.DataFrame:
     names = [name.strip() for name in cells.iloc[0]]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise UserError(f'{path}: column "{doubled[0]}" is there twice; rename or remove one')
-    return pd.DataFrame(cells.iloc[1:].to_numpy(), columns=names, dtype=object if len(cells) == 1 else None).astype(str)
+    rows = cells.iloc[1:].fillna("").astype(str).reset_index(drop=True)
+    return rows.set_axis(pd.Index(names), axis=1)
 
 
 @dataclass(frozen=True)
