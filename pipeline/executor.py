@@ -8,8 +8,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +18,7 @@ from tqdm.auto import tqdm
 
 from pipeline.config import Config
 from pipeline.errors import RunFailed, UserError
-from pipeline.runtime import start_logging
+from pipeline.runtime import die_with, start_logging
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +111,7 @@ def _start_process(queue: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     start_logging()
     _slot["device"] = queue.get()
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: int) -> None:
-    """Ends this process when its parent is gone, so that a killed run leaves no fold claimed."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    die_with(parent)
 
 
 def _in_process(work: Work, task: Task) -> bool:

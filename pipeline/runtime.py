@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import sys
+import threading
+import time
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -113,6 +115,20 @@ def autocast_dtype(precision: str, device: "torch.device") -> "torch.dtype | Non
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def die_with(parent: int) -> None:
+    """Ends this process when its parent, whose process id is given, is gone: a killed run leaves nothing claimed.
+
+    The id comes from the parent itself: a child that asks after the kill is told another one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def stay_offline_without_network(seconds: float = 3.0) -> None:

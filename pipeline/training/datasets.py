@@ -4,10 +4,14 @@ What a sample looks like depends on (seed, fold, epoch, position in the epoch's 
 sampler carries all four, so neither the number of workers nor a resume can change it.
 """
 
+import functools
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -16,7 +20,7 @@ from pipeline.augment.transforms import Transforms
 from pipeline.config import Images
 from pipeline.data.cache import ImageCache
 from pipeline.data.images import fit_to
-from pipeline.runtime import stream
+from pipeline.runtime import die_with, stream
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -91,30 +95,26 @@ def _tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def training_loader(dataset: TrainingImages, batches: EpochBatches, workers: int, device: torch.device) -> DataLoader[Batch]:
     """Loads what `batches` draws; workers stay between epochs."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
-    )
+    return DataLoader(dataset, batch_sampler=batches, persistent_workers=workers > 0, **_loading(workers, device))
 
 
 def plain_loader(dataset: PlainImages, batch_size: int, workers: int, device: torch.device) -> DataLoader[Batch]:
     """Loads the pictures in order."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
-    )
+    return DataLoader(dataset, batch_size=batch_size, **_loading(workers, device))
 
 
-def _start_worker(_: int) -> None:
-    import cv2
+def _loading(workers: int, device: torch.device) -> dict[str, Any]:
+    """How workers start. On Linux they are forked, also where the training process itself was spawned."""
+    return {
+        "num_workers": workers,
+        "pin_memory": device.type == "cuda",
+        "worker_init_fn": functools.partial(_start_worker, os.getpid()),
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+    }
 
+
+def _start_worker(parent: int, _: int) -> None:
+    die_with(parent)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
