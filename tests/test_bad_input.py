@@ -1,8 +1,9 @@
 """What a person can get wrong: one line, exit code 2, no traceback, nothing written is lost."""
 
-import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def script(name: str, *words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
+
+
+def hear_ctrl_c() -> None:
+    """A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def refused(result: subprocess.CompletedProcess[str]) -> str:
@@ -148,12 +154,9 @@ def test_a_cache_that_does_not_fit_is_refused_before_it_is_started(digits: Path,
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(digits: Path, tmp_path: Path) -> None:
-    import signal
-    import time
-
     path = config(digits, tmp_path, train={"epochs": 200, "batch_size": 64, "ema": 0.9})
     command = [sys.executable, str(ROOT / "scripts" / "run_folds.py"), str(path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=hear_ctrl_c)
     deadline = time.monotonic() + 60
     while not list(tmp_path.rglob("last.pt")) and time.monotonic() < deadline:
         time.sleep(0.1)
