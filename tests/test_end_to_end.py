@@ -198,6 +198,26 @@ def test_probability_columns_follow_the_sample_whatever_its_order(own_digits: Pa
     assert right.mean() > 0.5, "columns are in another order than the probabilities"
 
 
+def test_a_competition_without_a_test_table_takes_its_ids_from_the_sample_and_its_pictures_from_two_folders(digits: Path, tmp_path: Path) -> None:
+    root = tmp_path / "breeds"
+    for split in ("train", "test"):
+        (root / split).mkdir(parents=True)
+        for name in pd.read_csv(digits / f"{split}.csv", dtype=str)["id"]:
+            shutil.copy(digits / "images" / f"{name}.png", root / split / f"{name}.png")
+    breeds = {str(number): f"breed, {number} é" for number in range(10)}
+    train = pd.read_csv(digits / "train.csv", dtype=str)
+    train.assign(breed=train["label"].map(breeds)).drop(columns="label").to_csv(root / "labels.csv", index=False, lineterminator="\r\n")
+    ids = pd.read_csv(digits / "test.csv", dtype=str)["id"]
+    pd.DataFrame({"id": ids, **dict.fromkeys(reversed(breeds.values()), 0.1)}).to_csv(root / "sample_submission.csv", index=False)
+    settings = small_settings(root, tmp_path / "outputs")
+    settings["competition"] |= {"name": "breeds", "target": "breed", "image_path": "{split}/{id}.png", "metric": "log_loss"}
+    settings["competition"] |= {"train_table": "labels.csv", "test_table": None, "solution": None}
+    assert run(write(settings, tmp_path / "breeds.yaml")) == 0
+    submission = pd.read_csv(tmp_path / "outputs" / "breeds" / "submission.csv", dtype={"id": str})
+    assert list(submission.columns) == ["id", *reversed(breeds.values())]
+    assert submission["id"].tolist() == ids.tolist()
+
+
 def test_two_experiments_and_two_seeds_blend_into_one_submission(config: Path, outputs: Path, tmp_path: Path) -> None:
     other = write({"_base_": "small.yaml", "experiment": "other", "train": {"seeds": [1, 2]}}, tmp_path / "other.yaml")
     assert run(config, other) == 0
