@@ -28,11 +28,14 @@ class Stage:
     version: int
     settings: Mapping[str, Any]
     inputs: Mapping[str, Any]
+    decisive: Mapping[str, Any] | None = None
+    """The settings that differ from their defaults, if the others are to stay out of the fingerprint."""
 
     @property
     def fingerprint(self) -> str:
         """64 hex digits; equal exactly when the result is to be the same."""
-        return digest({"stage": self.name, "version": self.version, "settings": self.settings, "inputs": self.inputs})
+        settings = self.settings if self.decisive is None else self.decisive
+        return digest({"stage": self.name, "version": self.version, "settings": settings, "inputs": self.inputs})
 
     def key(self, *words: object) -> str:
         """Folder name: readable words, then the first digits of the fingerprint."""

@@ -12,6 +12,7 @@ import yaml
 from conftest import small_settings
 
 from pipeline.cli import predict_all, run_script, submit_all
+from pipeline.config import Config, Mixing
 from pipeline.config_files import load_config
 from pipeline.predictions import Predictions
 
@@ -242,3 +243,35 @@ def test_the_saved_config_runs_again_and_finds_everything_done(config: Path, out
     before = {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")}
     assert run_script("", lambda arguments: predict_all(arguments) and None, [str(saved)]) == 0
     assert {path: path.stat().st_mtime_ns for path in outputs.rglob("last.pt")} == before
+
+
+def test_every_training_setting_enters_the_fingerprint_and_nothing_else_does(small: Config) -> None:
+    from pipeline.executor import Task
+    from pipeline.stages.prepare import prepare
+    from pipeline.stages.train import train_stage
+
+    prepared = prepare(small)
+
+    def fingerprint(section: str = "train", **changes: Any) -> str:
+        changed = small.model_copy(update={section: getattr(small, section).model_copy(update=changes)})
+        return train_stage(Task(changed, 0, 0), prepared).fingerprint
+
+    decisive = [
+        fingerprint(epochs=2),
+        fingerprint(ema=None),
+        fingerprint("images", size=24),
+        fingerprint("images", mean=(0.1, 0.5, 0.5)),
+        fingerprint("model", backbone="test_vit"),
+        fingerprint("loss", smoothing=0.1),
+        fingerprint("optimizer", learning_rate=2e-3),
+        fingerprint("schedule", final_share=0.1),
+        fingerprint("augment", mixing=Mixing(mixup=0.1)),
+    ]
+    assert len({fingerprint(), *decisive}) == len(decisive) + 1
+    idle = [
+        fingerprint("runtime", workers=3, threads=2),
+        fingerprint("predict", tta="flips"),
+        fingerprint("ensemble", folds="score"),
+        fingerprint(seeds=(0, 1)),
+    ]
+    assert set(idle) == {fingerprint()}

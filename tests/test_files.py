@@ -432,3 +432,10 @@ def test_a_blend_of_many_experiments_has_a_folder_of_its_own_that_file_systems_t
     folder = Workspace(tmp_path).ensemble(names)
     folder.mkdir(parents=True)
     assert folder != Workspace(tmp_path).ensemble([*names[:-1], "another"])
+
+
+def test_a_setting_at_its_default_stays_out_of_the_fingerprint_of_decisive_settings() -> None:
+    before = Stage("train", 1, {"epochs": 3}, {}, {"epochs": 3})
+    with_a_new_key = Stage("train", 1, {"epochs": 3, "added_later": 0}, {}, {"epochs": 3})
+    assert with_a_new_key.fingerprint == before.fingerprint
+    assert Stage("train", 1, {"epochs": 4}, {}, {"epochs": 4}).fingerprint != before.fingerprint

@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import Manifest, Stage, build_stage, finished, refuse_changed
-from pipeline.config import Config
+from pipeline.config import Config, Images, Model, Train
 from pipeline.config_files import write_config
 from pipeline.errors import RunFailed, UserError
 from pipeline.executor import Task, run_tasks
@@ -74,17 +75,12 @@ def fold_folder(task: Task) -> Path:
 
 def train_stage(task: Task, prepared: Prepared) -> Stage:
     """What decides the weights of one fold."""
-    config = task.config
-    sections = config.model_dump(mode="json", include={"images", "augment", "model", "loss", "optimizer", "schedule", "train"})
-    weights = sections["model"].pop("weights")
-    for key in ("cache_size", "corrupt"):
-        del sections["images"][key]
-    del sections["train"]["seeds"]
+    weights = task.config.model.weights
     if weights not in (None, "hub"):
         weights = _weights_digest(task, Path(weights))
-    return define_stage(
+    stage = define_stage(
         "train",
-        sections,
+        _training_settings(task.config),
         classes=prepared.classes,
         folds=prepared.folds_digest,
         pixels=prepared.cache_digest["train"],
@@ -92,6 +88,22 @@ def train_stage(task: Task, prepared: Prepared) -> Stage:
         seed=task.seed,
         fold=task.fold,
     )
+    return replace(stage, decisive=_training_settings(task.config, exclude_defaults=True))
+
+
+def _training_settings(config: Config, exclude_defaults: bool = False) -> dict[str, Any]:
+    """The sections that decide a network's weights, without the keys that do not.
+
+    Only what differs from its default enters the fingerprint, so that a key added to the program leaves
+    trained networks valid. Whoever changes a default raises STAGE_VERSION["train"].
+    """
+    keys: dict[str, Any] = dict.fromkeys(("augment", "loss", "optimizer", "schedule"), True)
+    keys |= {
+        "images": set(Images.model_fields) - {"cache_size", "corrupt"},
+        "model": set(Model.model_fields) - {"weights"},
+        "train": set(Train.model_fields) - {"seeds"},
+    }
+    return config.model_dump(mode="json", include=keys, exclude_defaults=exclude_defaults)
 
 
 def _weights_digest(task: Task, path: Path) -> str:
