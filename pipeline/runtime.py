@@ -96,7 +96,7 @@ def start_torch(threads: int, device: str = "cpu") -> None:
 def _keep_freed_memory() -> None:
     """Lets glibc keep what a training step frees, instead of giving it back and faulting it in again.
 
-    Twice the images per second for mobilenetv2_100 on a CPU, a tenth more memory, the same numbers
+    1.9 times the images per second for mobilenetv2_100 on a CPU, up to a fifth more memory, the same loss
     (docs/LOG.md, 2026-11-21). Elsewhere than on glibc nothing happens.
     """
     most_mappings, trim_threshold, most_arenas = -4, -1, -8  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX in malloc.h
