@@ -70,12 +70,12 @@ class Manifest:
 Build = Callable[[], tuple[str, dict[str, Any]]]
 
 
-def run_stage(stage: Stage, folder: Path, build: Build, force: bool = False) -> Manifest:
+def run_stage(stage: Stage, folder: Path, build: Build, force: bool = False, manifest: str = "manifest.json") -> Manifest:
     """Runs `build` in `folder` unless it is done; `build` returns the output's digest and a record.
 
-    One process at a time: others wait, then find it done.
+    One process at a time: others wait, then find it done. Stages that share a folder have a `manifest` of their own.
     """
-    path = folder / "manifest.json"
+    path = folder / manifest
     if not force and (done := finished(stage, path)):
         log.info("%-9s up to date: %s", stage.name, folder)
         return done
@@ -153,6 +153,16 @@ class Workspace:
     def index(self) -> Path:
         """One row per picture."""
         return self.prepared / "index.parquet"
+
+    @property
+    def duplicates(self) -> Path:
+        """Copies of pictures, and what became of them."""
+        return self.prepared / "duplicates.csv"
+
+    @property
+    def eda(self) -> Path:
+        """The report to look at."""
+        return self.prepared / "eda.html"
 
     def folds(self, key: str) -> Path:
         """A frozen assignment."""

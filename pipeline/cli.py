@@ -96,6 +96,8 @@ def submit_all(arguments: Arguments) -> None:
     from pipeline.stages.finish import chosen_score, ensemble, submit, true_score
 
     started = time.monotonic()
+    if any(config.competition.test_table is None and config.competition.sample_submission is None for config in arguments.configs):
+        raise UserError("competition.test_table and sample_submission are both null: nothing to submit; scripts/run_folds.py ends with the CV")
     experiments = predict_all(arguments)
     folder = ensemble(experiments, "ensemble" in arguments.force)
     path = submit(experiments, folder, "submit" in arguments.force)
@@ -103,5 +105,8 @@ def submit_all(arguments: Arguments) -> None:
     print(f"CV          {describe(chosen_score(folder))}")
     if (score := true_score(experiments[0], folder)) is not None:
         print(f"true test   {config.competition.metric} {score:.4f}")
+    if (thresholds := config.competition.thresholds) is not None:
+        scores = ", ".join(f"{medal} {score:g}" for medal, score in thresholds.model_dump(exclude_none=True).items())
+        print(f"medals      {scores} (on the competition's own test rows; a yardstick)")
     print(f"seconds     {time.monotonic() - started:.1f}")
     print(f"submission  {path}")

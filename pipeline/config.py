@@ -1,7 +1,8 @@
 """The schema of a config: every section, every key, its unit, its choices and its default.
 
 A config is frozen once read. A string below a field is its documentation; it also ends up in
-`configs/schema.json`, from which editors complete keys. Reading files is `config_files.py`.
+`configs/schema.json`, from which editors complete keys. The sections on data are in `config_data.py`;
+reading files is `config_files.py`.
 """
 
 import os
@@ -11,23 +12,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-Scale = Annotated[float, Field(gt=0.0)]
-Channels = tuple[float, float, float]
-AnyPath = Annotated[Path, AfterValidator(Path.expanduser)]
+from pipeline.config_data import AnyPath, Cache, Competition, Dedup, ExtraTrain, Folds, Images, Positive, Section, Share, Slug, Task, Thresholds
+
+__all__ = ["Augment", "Cache", "Competition", "Component", "Config", "Dedup", "Ensemble", "ExtraTrain", "Folds", "Images", "Loss", "Mixing", "Model"]
+__all__ += ["Optimizer", "Predict", "Runtime", "Schedule", "Section", "Submission", "Task", "Thresholds", "Train", "View", "call_arguments"]
+__all__ += ["CLASS_TASKS", "FORMAT_TASKS", "LOSS_TASKS", "METRIC_TASKS"]
 
 
 def call_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments from YAML as libraries want them: lists become tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Component(BaseModel):
@@ -42,75 +36,6 @@ class Component(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """Every key but the name."""
         return dict(self.model_extra or {})
-
-
-class Competition(Section):
-    """What the competition gave: tables, columns, where the pictures are, how it scores."""
-
-    name: Slug
-    """Folder under `outputs/` in which everything of this competition is written."""
-    root: AnyPath
-    """Folder of the competition's files; never written (the bundled digits excepted)."""
-    id: str
-    """Column of the train table that names a row. Ids stay text: "007" is "007"."""
-    target: str
-    """Column of the train table with the class."""
-    image_path: str
-    """Where a row's picture is below `root`: columns in braces, and {split}, which is train or test."""
-    metric: Literal["accuracy", "macro_f1", "log_loss"]
-    """What the competition scores."""
-    train_table: str = "train.csv"
-    """Table of the labelled rows."""
-    test_table: str | None = "test.csv"
-    """Table of the rows to predict; null: take the ids from the sample submission."""
-    sample_submission: str = "sample_submission.csv"
-    """The competition's example: its ids, columns and order are what a submission is checked against."""
-    solution: str | None = None
-    """Table with the test answers, if one has them: printed as the true score, never tuned on."""
-    bundled: Literal["digits"] | None = None
-    """A data set that comes with scikit-learn, written to `root` if that does not exist."""
-
-
-class Folds(Section):
-    """How the train rows are split; frozen in folds.csv."""
-
-    strategy: Literal["stratified", "kfold"] = "stratified"
-    """stratified keeps the class shares in every fold; kfold ignores them."""
-    n_splits: Annotated[int, Field(ge=2)] = 5
-    """Number of folds."""
-    seed: int = 42
-    """Seed of the split alone."""
-
-
-class Images(Section):
-    """How a picture becomes the model's input."""
-
-    cache_size: Positive = 256
-    """Shorter side in the cache, pixels; smaller pictures are kept as they are."""
-    size: Positive | tuple[Positive, Positive] = 224
-    """Input of the model, pixels: a square's side, or [height, width]."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    """To `size`: the largest centre crop of its shape, padding with black, or changing the shape."""
-    mean: Channels = (0.485, 0.456, 0.406)
-    """Subtracted per channel, on a scale of 0 to 1. Default: ImageNet's."""
-    std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)
-    """Divided by per channel."""
-    corrupt: Literal["fail", "skip"] = "fail"
-    """A picture that cannot be read: stop, or leave its train row out (test rows are never left out)."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the model's input, pixels."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
-
-
-class Cache(Section):
-    """Every picture decoded and resized once, shared by all folds, models and trials."""
-
-    mode: Literal["auto", "raw", "jpeg", "none"] = "auto"
-    """raw pixels; jpeg, re-encoded; none, decoded from the file each time; auto: the first the disk allows."""
-    quality: Annotated[int, Field(ge=1, le=100)] = 95
-    """Of the jpeg mode."""
 
 
 class Mixing(Section):
@@ -142,17 +67,17 @@ class Model(Section):
     """Name in timm."""
     weights: Annotated[str, AfterValidator(os.path.expanduser)] | None = "hub"
     """hub: timm's pretrained weights, downloaded; a file's path; null: random."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model, e.g. {drop_rate: 0.2}."""
 
 
 class Loss(Section):
     """What training minimises."""
 
-    name: Literal["cross_entropy"] = "cross_entropy"
-    """Cross entropy with soft targets."""
+    name: Literal["auto", "cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"] = "auto"
+    """auto: cross entropy for classes, binary cross entropy per label for multilabel, mse for regression."""
     smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Label smoothing: this share of each target is spread evenly over the classes."""
+    """Label smoothing of cross entropy: this share of each target is spread evenly over the classes."""
 
 
 class Optimizer(Section):
@@ -166,7 +91,7 @@ class Optimizer(Section):
     """Not applied to norms and biases."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Factor on the learning rate per layer group, from the head down."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the optimiser, e.g. {betas: [0.9, 0.99]}."""
 
 
@@ -241,8 +166,11 @@ class Ensemble(Section):
 class Submission(Section):
     """The file that goes to the competition."""
 
-    format: Literal["auto", "label", "probabilities"] = "auto"
-    """label: the most probable class; probabilities: one column per class; auto: what the sample's columns say."""
+    format: Literal["auto", "label", "probabilities", "score", "top_k"] = "auto"
+    """label: the predicted class, or the labels in one cell; probabilities: one column per class; score: one number, the positive class's
+    probability or the regression's value; top_k: the k most probable classes in one cell; auto: what task, metric and sample say."""
+    k: Positive | None = None
+    """Classes in a top_k cell; null: as many as the metric looks at (map_at_3: 3), else 5."""
 
 
 class Runtime(Section):
@@ -260,6 +188,47 @@ class Runtime(Section):
     """Longest stretch of training that a kill can cost; the end of an epoch always saves."""
 
 
+CLASS_TASKS: tuple[Task, ...] = ("multiclass", "binary", "ordinal")
+METRIC_TASKS: dict[str, tuple[Task, ...]] = {
+    "accuracy": (*CLASS_TASKS, "multilabel"),
+    "balanced_accuracy": CLASS_TASKS,
+    "macro_f1": (*CLASS_TASKS, "multilabel"),
+    "micro_f1": (*CLASS_TASKS, "multilabel"),
+    "samples_f1": ("multilabel",),
+    "log_loss": (*CLASS_TASKS, "multilabel"),
+    "roc_auc": (*CLASS_TASKS, "multilabel"),
+    "average_precision": ("binary", "multilabel"),
+    "quadratic_kappa": ("ordinal",),
+    "matthews_correlation": CLASS_TASKS,
+    "map_at_3": ("multiclass",),
+    "map_at_5": ("multiclass",),
+    "rmse": ("regression",),
+    "mae": ("regression",),
+    "rmsle": ("regression",),
+    "r2": ("regression",),
+}
+"""What each metric can score."""
+
+LOSS_TASKS: dict[str, tuple[Task, ...]] = {
+    "auto": (*CLASS_TASKS, "multilabel", "regression"),
+    "cross_entropy": CLASS_TASKS,
+    "binary_cross_entropy": ("multilabel",),
+    "mse": ("regression",),
+    "mae": ("regression",),
+    "huber": ("regression",),
+}
+"""What each loss can train."""
+
+FORMAT_TASKS: dict[str, tuple[Task, ...]] = {
+    "auto": (*CLASS_TASKS, "multilabel", "regression"),
+    "label": (*CLASS_TASKS, "multilabel"),
+    "probabilities": (*CLASS_TASKS, "multilabel"),
+    "score": ("binary", "regression"),
+    "top_k": ("multiclass",),
+}
+"""What each form of a submission can hold."""
+
+
 class Config(Section):
     """One experiment."""
 
@@ -270,6 +239,7 @@ class Config(Section):
     competition: Competition
     folds: Folds = Folds()
     images: Images = Images()
+    dedup: Dedup = Dedup()
     cache: Cache = Cache()
     augment: Augment = Augment()
     model: Model
@@ -291,4 +261,24 @@ class Config(Section):
             raise ValueError(f"predict.tta turns pictures by 90 degrees, so images.size must be square, but got {[height, width]}")
         if self.schedule.warmup_epochs >= self.train.epochs:
             raise ValueError(f"schedule.warmup_epochs must be below train.epochs, but got {self.schedule.warmup_epochs} and {self.train.epochs}")
+        return self
+
+    @property
+    def classes_in_a_cell(self) -> int:
+        """Of a top_k submission."""
+        metric, _, k = self.competition.metric.rpartition("_at_")
+        return int(k) if metric else self.submission.k or 5
+
+    @model_validator(mode="after")
+    def _task_agrees(self) -> Self:
+        task = self.competition.task
+        chosen = {"competition.metric": self.competition.metric, "loss.name": self.loss.name, "submission.format": self.submission.format}
+        for (key, name), tasks in zip(chosen.items(), (METRIC_TASKS, LOSS_TASKS, FORMAT_TASKS), strict=True):
+            if task not in tasks[name]:
+                fitting = ", ".join(other for other, fits in tasks.items() if task in fits)
+                raise ValueError(f"{key}: {name} is for {' or '.join(tasks[name])}, but competition.task is {task}; fitting are {fitting}")
+        if self.submission.k is not None and self.competition.metric.startswith("map_at_") and self.submission.k != self.classes_in_a_cell:
+            raise ValueError(f"submission.k: {self.competition.metric} looks at {self.classes_in_a_cell} classes, but got {self.submission.k}")
+        if self.loss.smoothing and task in ("multilabel", "regression"):
+            raise ValueError(f"loss.smoothing spreads one class over the others, which competition.task {task} has not; write 0")
         return self

@@ -2,12 +2,14 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import io
 import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +25,12 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives a temporary path in the same folder; on success it is synced and renamed to `path`."""
+    """Gives a temporary path in the same folder; on success it is synced and renamed to `path`.
+
+    Temporary files that killed writers of the same `path` left behind are deleted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -68,9 +74,9 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes temporary files in `folder` whose writers are gone."""
-    for leftover in folder.glob(".*.*.tmp"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Deletes temporary files in `folder`, of one file's name or of any, whose writers are gone."""
+    for leftover in folder.glob(f".{name if name == '*' else glob.escape(name)}.*.tmp"):
         if not _is_running(leftover.name.split(".")[-2]):
             leftover.unlink(missing_ok=True)
 
@@ -137,6 +143,8 @@ class DigestMemory:
     def _one(self, path: Path) -> str | None:
         try:
             status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a device or a pipe may have no end
+                return None
             name = str(path.resolve())
             known = self._known.get(name)
             if known and known[:2] == (status.st_size, status.st_mtime_ns):

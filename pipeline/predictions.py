@@ -18,9 +18,9 @@ TEST = -1  # the fold of a test row
 
 @dataclass(frozen=True)
 class Predictions:
-    """Class probabilities by id.
+    """Probabilities, or numbers in the target's unit, by id.
 
-    ids: text, unique; classes: text, the columns of values; values: float32 [rows, classes];
+    ids: text, unique; classes: text, the columns of values, for a regression its one name; values: float32 [rows, classes];
     fold: int16 [rows], the fold in which a row was held out, -1 for test.
     """
 

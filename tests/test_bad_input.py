@@ -120,6 +120,7 @@ def test_one_experiment_given_twice_is_refused(digits: Path, tmp_path: Path, cap
     assert '"small"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_with_one_line_and_what_was_finished_stays(digits: Path, tmp_path: Path) -> None:
     small_disk = tmp_path / "disk"
     small_disk.mkdir()
@@ -143,7 +144,7 @@ def test_a_full_disk_stops_with_one_line_and_what_was_finished_stays(digits: Pat
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_started(digits: Path, tmp_path: Path) -> None:
     small_disk = tmp_path / "disk"
     small_disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small_disk)], capture_output=True, check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small_disk)], capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here: needs root")
     try:
         line = refused(script("run_folds.py", config(digits, tmp_path), "cache.mode=raw", f"outputs={small_disk}"))
@@ -153,6 +154,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_it_is_started(digits: Path,
         subprocess.run(["umount", str(small_disk)], check=True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(digits: Path, tmp_path: Path) -> None:
     path = config(digits, tmp_path, train={"epochs": 200, "batch_size": 64, "ema": 0.9})
     command = [sys.executable, str(ROOT / "scripts" / "run_folds.py"), str(path)]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import Competition, Component, Config, Loss, Predict, View
+from pipeline.config import FORMAT_TASKS, LOSS_TASKS, METRIC_TASKS, Competition, Component, Config, Images, Loss, Predict, Submission, View
 from pipeline.config_files import json_schema, load_config, parse_yaml, write_config
 from pipeline.errors import UserError
 
@@ -335,6 +335,43 @@ def test_warm_up_must_end_before_training_does(tmp_path: Path) -> None:
     assert "schedule.warmup_epochs must be below train.epochs" in refusal(written(tmp_path, ENOUGH), "train.epochs=1")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["competition.task=regression"],
+            "or multilabel, but competition.task is regression; fitting are rmse, mae, rmsle, r2",
+        ),
+        (["competition.metric=rmse"], "competition.metric: rmse is for regression, but competition.task is multiclass"),
+        (["competition.metric=quadratic_kappa"], "is for ordinal, but competition.task is multiclass"),
+        (["competition.task=multilabel", "loss.name=cross_entropy"], "loss.name: cross_entropy is for"),
+        (["loss.name=huber"], "loss.name: huber is for regression"),
+        (["submission.format=score"], "submission.format: score is for binary or regression"),
+        (["competition.task=multilabel", "submission.format=top_k"], "submission.format: top_k is for multiclass"),
+        (["competition.task=multilabel", "loss.smoothing=0.1"], "loss.smoothing spreads one class over the others"),
+    ],
+)
+def test_metric_loss_and_format_must_fit_the_task(tmp_path: Path, overrides: list[str], message: str) -> None:
+    assert message in refusal(written(tmp_path, ENOUGH), *overrides)
+
+
+@pytest.mark.parametrize(("metric", "task"), [(metric, task) for metric, tasks in METRIC_TASKS.items() for task in tasks])
+def test_every_metric_may_be_had_with_each_of_its_tasks(tmp_path: Path, metric: str, task: str) -> None:
+    config = load_config(written(tmp_path, ENOUGH), [f"competition.metric={metric}", f"competition.task={task}"])
+    assert (config.competition.metric, config.competition.task) == (metric, task)
+
+
+def test_a_target_may_be_a_list_of_columns_but_not_of_one(tmp_path: Path) -> None:
+    path = written(tmp_path, ENOUGH)
+    assert load_config(path, ["competition.target=[healthy, rust]"]).competition.target == ("healthy", "rust")
+    assert "competition.target" in refusal(path, "competition.target=[healthy]")
+
+
+@pytest.mark.parametrize(("override", "key"), [("folds.group=[patient]", "folds"), ("folds.column=fold", "folds")])
+def test_keys_of_folds_that_the_strategy_would_ignore_are_refused(tmp_path: Path, override: str, key: str) -> None:
+    assert key in refusal(written(tmp_path, ENOUGH), override, "folds.strategy=stratified")
+
+
 def test_a_config_is_frozen(small: Config) -> None:
     with pytest.raises(ValidationError):
         small.train.epochs = 3
@@ -436,11 +473,30 @@ def literals(annotation: Any) -> set[str]:
 
 
 def test_the_names_that_the_config_allows_are_those_that_the_program_knows() -> None:
+    from pipeline.data.pictures import PREPROCESS
     from pipeline.inference.tta import PRESETS, VIEWS
     from pipeline.training.losses import LOSSES
     from pipeline.training.metrics import METRICS
 
     assert literals(Competition.model_fields["metric"].annotation) == set(METRICS)
-    assert literals(Loss.model_fields["name"].annotation) == set(LOSSES)
+    assert literals(Loss.model_fields["name"].annotation) == set(LOSSES) | {"auto"}
+    assert literals(Images.model_fields["preprocess"].annotation) == set(PREPROCESS)
+    assert set(METRIC_TASKS) == set(METRICS)
+    assert set(LOSS_TASKS) == set(LOSSES) | {"auto"}
+    assert set(FORMAT_TASKS) == literals(Submission.model_fields["format"].annotation)
+    tasks = literals(Competition.model_fields["task"].annotation)
+    assert all(set(fits) <= tasks for table in (METRIC_TASKS, LOSS_TASKS, FORMAT_TASKS) for fits in table.values())
+    assert {task for fits in METRIC_TASKS.values() for task in fits} == tasks, "a task that nothing can score is none"
     assert literals(View) == set(VIEWS)
     assert literals(Predict.model_fields["tta"].annotation) == set(PRESETS) | set(VIEWS)
+
+
+def test_a_top_k_cell_has_as_many_classes_as_the_metric_looks_at(tmp_path: Path) -> None:
+    path = written(tmp_path, ENOUGH.replace("metric: accuracy", "metric: map_at_3"))
+    assert load_config(path).classes_in_a_cell == 3
+    assert load_config(path, ["submission.k=3"]).classes_in_a_cell == 3
+    assert "submission.k: map_at_3 looks at 3 classes, but got 5" in refusal(path, "submission.k=5")
+
+
+def test_an_empty_separator_is_refused(tmp_path: Path) -> None:
+    assert "competition.label_separator" in refusal(written(tmp_path, ENOUGH), 'competition.label_separator=""')

@@ -15,6 +15,7 @@ from pipeline.cli import predict_all, run_script, submit_all
 from pipeline.config import Config, Mixing
 from pipeline.config_files import load_config
 from pipeline.predictions import Predictions
+from pipeline.stages.finish import chosen_score
 
 
 def write(settings: dict[str, Any], path: Path) -> Path:
@@ -148,6 +149,7 @@ def test_trained_folds_are_never_overwritten_by_a_changed_config(config: Path, o
     assert digest_of(list(outputs.rglob("last.pt"))) != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["runtime.workers=1", "runtime.workers=3", "runtime.jobs_per_device=2", "cache.mode=none"])
 def test_workers_jobs_and_cache_never_change_a_prediction(config: Path, tmp_path: Path, outputs: Path, change: str) -> None:
     augment = "augment.train=[{name: Affine, rotate: [-10, 10], p: 0.7}, {name: HorizontalFlip}]"
@@ -275,3 +277,184 @@ def test_every_training_setting_enters_the_fingerprint_and_nothing_else_does(sma
         fingerprint(seeds=(0, 1)),
     ]
     assert set(idle) == {fingerprint()}
+
+
+# ---------------------------------------------------------------- every task, every layout
+
+
+def relabel(root: Path, cells: dict[str, str], name: str = "label") -> None:
+    """The digits with other targets: what each digit is called, in the train table, the sample and the solution."""
+    for table in ("train", "sample_submission", "solution"):
+        frame = pd.read_csv(root / f"{table}.csv", dtype=str)
+        frame.assign(label=frame["label"].map(cells)).rename(columns={"label": name}).to_csv(root / f"{table}.csv", index=False)
+
+
+def properties(digit: int) -> str:
+    """Labels of a digit; 1 has none."""
+    members = {"even": (0, 2, 4, 6, 8), "hole": (0, 6, 8, 9), "large": (5, 6, 7, 8, 9), "prime": (2, 3, 5, 7)}
+    return " ".join(name for name, digits in members.items() if digit in digits)
+
+
+TASKS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "binary": ({str(digit): "odd" if digit % 2 else "even" for digit in range(10)}, {"metric": "roc_auc", "positive": "even"}),
+    "multilabel": ({str(digit): properties(digit) for digit in range(10)}, {"metric": "samples_f1"}),
+    "ordinal": ({str(digit): str(digit + 5) for digit in range(10)}, {"metric": "quadratic_kappa"}),
+    "regression": ({str(digit): str(1000 + 2.5 * digit) for digit in range(10)}, {"metric": "rmse"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_learns_and_ends_in_a_checked_submission(own_digits: Path, tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cells, given = TASKS[task]
+    relabel(own_digits, cells, "what")
+    settings = small_settings(own_digits, tmp_path / "outputs")
+    settings["competition"] |= {"task": task, "target": "what", **given}
+    settings["train"] |= {"epochs": 8}
+    settings["optimizer"] = {"learning_rate": 5e-3}
+    assert run(write(settings, tmp_path / "small.yaml"), "augment.mixing={mixup: 0.1}") == 0
+    submission = pd.read_csv(tmp_path / "outputs" / "digits" / "submission.csv", dtype=str, keep_default_na=False)
+    solution = pd.read_csv(own_digits / "solution.csv", dtype=str, keep_default_na=False)
+    assert list(submission.columns) == ["id", "what"]
+    assert submission["id"].tolist() == pd.read_csv(own_digits / "sample_submission.csv", dtype=str)["id"].tolist()
+    found, truth = submission["what"], solution["what"]
+    if task == "binary":
+        means = found.astype(float).groupby(truth).mean()
+        assert found.astype(float).between(0, 1).all()
+        assert means["even"] > means["odd"] + 0.2, "the score is that of the positive class"
+    elif task == "regression":
+        assert found.astype(float).between(1000, 1022.5).all(), "within the range of the training targets"
+        assert np.corrcoef(found.astype(float), truth.astype(float))[0, 1] > 0.5
+    else:
+        assert set(found) <= set(cells.values()) or task == "multilabel"
+        assert (found == truth).mean() > 0.25
+    true = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}["true"]
+    floor = {"binary": 0.75, "multilabel": 0.6, "ordinal": 0.5, "regression": -7.0}[task]
+    assert float(true.split()[-1]) * (-1 if task == "regression" else 1) > floor
+
+
+def as_pixel_columns(root: Path, source: Path, split: str) -> None:
+    from pipeline.data.images import read
+
+    table = pd.read_csv(source / f"{split}.csv", dtype=str)
+    pixels = np.stack([read(source / "images" / f"{name}.png")[..., 0].ravel() for name in table["id"]])
+    columns = pd.DataFrame(pixels, columns=[f"pixel{number}" for number in range(64)])
+    labels = table[["label"]] if split == "train" else table[[]]
+    pd.concat([labels, columns], axis=1).to_csv(root / f"{split}.csv", index=False)
+
+
+def test_pictures_in_a_table_are_those_in_files_and_their_rows_are_numbered_as_in_the_sample(digits: Path, config: Path, outputs: Path, tmp_path: Path) -> None:
+    root = tmp_path / "table"
+    root.mkdir()
+    for split in ("train", "test"):
+        as_pixel_columns(root, digits, split)
+    count = len(pd.read_csv(digits / "test.csv"))
+    pd.DataFrame({"ImageId": range(1, count + 1), "Label": 0}).to_csv(root / "sample_submission.csv", index=False)
+    settings = small_settings(root, tmp_path / "outputs")
+    settings["competition"] |= {"name": "table", "id": None, "image_path": None, "pixel_columns": "pixel", "solution": None}
+    assert run(write(settings, tmp_path / "table.yaml"), "cache.mode=none", "runtime.workers=1") == 0
+    submission = pd.read_csv(tmp_path / "outputs" / "table" / "submission.csv", dtype=str)
+    assert list(submission.columns) == ["ImageId", "Label"]
+    assert submission["ImageId"].tolist() == [str(number) for number in range(1, count + 1)]
+    assert set(submission["Label"]) <= set("0123456789")
+    index = pd.read_parquet(tmp_path / "outputs" / "table" / "prepared" / "index.parquet")
+    assert run(config) == 0
+    files = pd.read_parquet(outputs / "prepared" / "index.parquet")
+    assert index["pixels"].tolist() == files["pixels"].tolist()
+
+
+def test_another_shape_of_the_pixel_columns_is_seen(digits: Path, tmp_path: Path) -> None:
+    root = tmp_path / "table"
+    root.mkdir()
+    for split in ("train", "test"):
+        as_pixel_columns(root, digits, split)
+    settings = small_settings(root, tmp_path / "outputs")
+    settings["competition"] |= {"name": "table", "id": None, "image_path": None, "pixel_columns": "pixel", "solution": None, "sample_submission": None}
+    config = load_config(write(settings, tmp_path / "table.yaml"))
+    from pipeline.stages.prepare import prepare
+
+    square = prepare(config)
+    wide = prepare(config.model_copy(update={"competition": config.competition.model_copy(update={"pixel_shape": (4, 16)})}))
+    assert set(square.rows["height"]) == {8}
+    assert set(wide.rows["height"]) == {4}
+    assert square.cache_digest != wide.cache_digest
+
+
+def test_further_rows_are_trained_on_in_every_fold_and_never_held_out(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
+    train = pd.read_csv(own_digits / "train.csv", dtype=str)
+    train.iloc[:300].to_csv(own_digits / "old.csv", index=False)
+    train.iloc[300:].to_csv(own_digits / "train.csv", index=False)
+    settings = small_settings(own_digits, tmp_path / "outputs")
+    config = write(settings, tmp_path / "small.yaml")
+    assert run(config) == 0
+    before = values_of(outputs)
+    assert run(config, "competition.extra_train=[{table: old.csv}]", "experiment=more") == 0
+    kept = set(pd.read_csv(next(outputs.glob("folds/*/folds.csv")), dtype=str)["id"])
+    assert kept == set(train["id"].iloc[300:])
+    assert sorted(Predictions.load(outputs / "ensembles" / "more" / "oof").ids) == sorted(kept)
+    assert values_of(outputs) != before
+    weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in outputs.rglob("fold_0/last.pt")]
+    assert len(set(weights)) == 2, "they change what is learned"
+
+
+@pytest.mark.slow
+def test_further_rows_teach_what_a_few_train_rows_cannot(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
+    """Each with its own picture and label: the CV of 60 rows is that of a network that saw 1,000 more."""
+    train = pd.read_csv(own_digits / "train.csv", dtype=str).sample(frac=1, random_state=0)
+    train.iloc[:1000].to_csv(own_digits / "old.csv", index=False)
+    train.iloc[1000:1060].to_csv(own_digits / "train.csv", index=False)
+    settings = small_settings(own_digits, tmp_path / "outputs")
+    settings["train"] |= {"epochs": 6, "batch_size": 30}
+    settings["optimizer"] = {"learning_rate": 5e-3}
+    config = write(settings, tmp_path / "small.yaml")
+    assert run(config) == 0
+    assert run(config, "competition.extra_train=[{table: old.csv}]", "experiment=more") == 0
+    alone, taught = (chosen_score(outputs / "ensembles" / name)["cv"] for name in ("small", "more"))
+    assert taught > 0.75 > 0.5 > alone
+
+
+def test_rows_of_one_group_and_copies_of_a_picture_are_held_out_together(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
+    train = pd.read_csv(own_digits / "train.csv", dtype=str)
+    writers = [str(row // 12) for row in range(len(train))]
+    train.assign(writer=writers).to_csv(own_digits / "train.csv", index=False)
+    one, copy = train["id"].iloc[0], train["id"].iloc[500]
+    shutil.copy(own_digits / "images" / f"{one}.png", own_digits / "images" / f"{copy}.png")
+    same = train["label"].iloc[0] == train["label"].iloc[500]
+    settings = small_settings(own_digits, tmp_path / "outputs")
+    words = ["folds.group=[writer]", "dedup.exact=together", "dedup.conflict=together"]
+    assert run(write(settings, tmp_path / "small.yaml"), *words) == 0
+    folds = pd.read_csv(next(outputs.glob("folds/*/folds.csv")), dtype=str, keep_default_na=False)
+    assert len(folds) == len(train)
+    assert (folds.groupby(train.assign(writer=writers).set_index("id").loc[folds["id"], "writer"].to_numpy())["fold"].nunique() == 1).all()
+    fold = folds.set_index("id")["fold"]
+    assert fold[one] == fold[copy], f"copies with {'equal' if same else 'different'} labels"
+
+
+def test_without_a_sample_one_is_made_of_the_test_rows(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
+    (own_digits / "sample_submission.csv").unlink()
+    config = write(small_settings(own_digits, tmp_path / "outputs"), tmp_path / "small.yaml")
+    assert run(config, "competition.sample_submission=null") == 0
+    submission = pd.read_csv(outputs / "submission.csv", dtype=str)
+    assert list(submission.columns) == ["id", "label"]
+    assert submission["id"].tolist() == pd.read_csv(own_digits / "test.csv", dtype=str)["id"].tolist()
+
+
+def test_copies_that_are_left_out_are_in_no_fold(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
+    train = pd.read_csv(own_digits / "train.csv", dtype=str)
+    twins = train[train["label"] == "3"]["id"].iloc[:2].tolist()
+    enemies = [train[train["label"] == label]["id"].iloc[5] for label in "45"]
+    for first, second in (twins, enemies):
+        shutil.copy(own_digits / "images" / f"{first}.png", own_digits / "images" / f"{second}.png")
+    config = write(small_settings(own_digits, tmp_path / "outputs"), tmp_path / "small.yaml")
+    assert run(config) == 0
+    held_out = set(Predictions.load(outputs / "ensembles" / "small" / "oof").ids)
+    assert set(train["id"]) - held_out == {max(twins), *enemies}
+
+
+def test_without_test_rows_there_is_a_cv_and_nothing_to_submit(digits: Path, config: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(config), "competition.test_table=null", "competition.sample_submission=null", "competition.solution=null"]
+    assert run_script("", lambda arguments: predict_all(arguments) and None, words) == 0
+    cv = yaml.safe_load(next(outputs.glob("experiments/small/predictions/*/cv.json")).read_text())
+    assert cv["rows"] == len(pd.read_csv(digits / "train.csv"))
+    assert run(*words) == 2
+    assert "nothing to submit" in capsys.readouterr().err

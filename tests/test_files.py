@@ -85,6 +85,13 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
     assert sorted(os.listdir(tmp_path)) == [".lock", "notes.tmp", "table.csv"]
 
 
+def test_writing_a_file_removes_what_its_killed_writers_left(tmp_path: Path) -> None:
+    for name in (".a[1].json.123.tmp", ".b.json.123.tmp", f".a[1].json.{os.getppid()}.tmp"):
+        (tmp_path / name).touch()
+    write_json(tmp_path / "a[1].json", 1)
+    assert sorted(os.listdir(tmp_path)) == [f".a[1].json.{os.getppid()}.tmp", ".b.json.123.tmp", "a[1].json"]
+
+
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     write_json(path, {"ä": [1, None]})

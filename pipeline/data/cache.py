@@ -6,6 +6,7 @@ the pixels are those of mode `raw`.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from pipeline.config import Cache
-from pipeline.data.images import CorruptImage, Pixels, cached_shape, decode, read, shrink
+from pipeline.config_data import Cache
+from pipeline.data.images import CorruptImage, Pixels, cached_shape, decode, shrink
+from pipeline.data.pictures import Pictures
 from pipeline.errors import UserError
 from pipeline.files import atomic, digest, digest_table, free_space, read_json, write_json
 from pipeline.runtime import cores, ordered_map
@@ -46,13 +48,13 @@ def needed_bytes(rows: pd.DataFrame, size: int) -> dict[str, int]:
     return {"raw": 3 * pixels, "jpeg": int(JPEG_BYTES_PER_PIXEL * pixels), "none": 0}
 
 
-def content_digest(rows: pd.DataFrame, split: str, mode: str, size: int, quality: int, version: int = 1) -> str:
+def content_digest(rows: pd.DataFrame, split: str, mode: str, size: int, quality: int, preprocess: Sequence[str] = (), version: int = 1) -> str:
     """Digest of what a split's cached pixels follow from; modes raw and none, whose pixels are equal, share it."""
     part = rows.loc[rows["split"] == split, ["id", "digest"]]
-    return digest([version, size, quality if mode == "jpeg" else None, digest_table(part)])
+    return digest([version, size, quality if mode == "jpeg" else None, list(preprocess), digest_table(part)])
 
 
-def build_cache(rows: pd.DataFrame, root: Path, folder: Path, mode: str, size: int, quality: int) -> None:
+def build_cache(rows: pd.DataFrame, pictures: Pictures, folder: Path, mode: str, size: int, quality: int) -> None:
     """Writes the cache of `rows`: split, id, path; all readable."""
     index: dict[str, Any] = {"mode": mode, "size": size, "splits": {}}
     for split, part in rows.groupby("split", sort=True):
@@ -61,17 +63,17 @@ def build_cache(rows: pd.DataFrame, root: Path, folder: Path, mode: str, size: i
             entry["paths"] = part["path"].tolist()
         else:
             with atomic(folder / f"{split}.bin") as temporary:
-                entry |= _write_split(part, root, temporary, mode, size, quality)
+                entry |= _write_split(part, pictures, temporary, mode, size, quality)
         index["splits"][split] = entry
     write_json(folder / "index.json", index)
 
 
-def _write_split(part: pd.DataFrame, root: Path, path: Path, mode: str, size: int, quality: int) -> dict[str, Any]:
+def _write_split(part: pd.DataFrame, pictures: Pictures, path: Path, mode: str, size: int, quality: int) -> dict[str, Any]:
     def load(relative: str) -> tuple[tuple[int, int], bytes]:
         try:
-            pixels = shrink(read(root / relative), size)
+            pixels = shrink(pictures.read(relative), size)
         except CorruptImage as problem:
-            raise UserError(f"{root / relative}: {problem}, although it could be read before; run again") from None
+            raise UserError(f"{pictures.root / relative}: {problem}, although it could be read before; run again") from None
         return pixels.shape[:2], pixels.tobytes() if mode == "raw" else _encode(pixels, quality)
 
     offsets, shapes = [0], []
@@ -95,8 +97,8 @@ class ImageCache:
     """Reads a cache; cheap to send to another process, which maps the file anew."""
 
     folder: Path
-    root: Path
-    """The competition's folder, read in mode none alone."""
+    pictures: Pictures
+    """The competition's files, read in mode none alone."""
 
     def __post_init__(self) -> None:
         self._index = read_json(self.folder / "index.json")
@@ -104,10 +106,10 @@ class ImageCache:
         self._maps: dict[str, np.memmap[Any, np.dtype[np.uint8]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "root": self.root}
+        return {"folder": self.folder, "pictures": self.pictures}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.folder, self.root = state["folder"], state["root"]
+        self.folder, self.pictures = state["folder"], state["pictures"]
         self.__post_init__()
 
     def read(self, split: str, name: str) -> Pixels:
@@ -115,7 +117,7 @@ class ImageCache:
         entry = self._index["splits"][split]
         row = self._rows[split][name]
         if self._index["mode"] == "none":
-            return shrink(read(self.root / entry["paths"][row]), self._index["size"])
+            return shrink(self.pictures.read(entry["paths"][row]), self._index["size"])
         if split not in self._maps:
             self._maps[split] = np.memmap(self.folder / f"{split}.bin", dtype=np.uint8, mode="r")
         data = self._maps[split][entry["offsets"][row] : entry["offsets"][row + 1]]

@@ -4,6 +4,7 @@ One decoder, Pillow, both checks and reads: it raises on truncated data where Op
 half-filled picture, and the pixels that were checked are the pixels that are trained on.
 """
 
+import contextlib
 import io
 import warnings
 from pathlib import Path
@@ -52,10 +53,9 @@ def _reason(error: Exception) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return image
+    with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
+        ImageOps.exif_transpose(image, in_place=True)  # else it would copy the picture, turned or not
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -81,6 +81,8 @@ def _from_16_bit(values: npt.NDArray[np.generic], transparent: int | None) -> Im
 def read(path: Path) -> Pixels:
     """RGB pixels of a file. Raises CorruptImage, also where there is no file."""
     try:
+        if path.exists() and not path.is_file():
+            raise CorruptImage("cannot be read: not a file")
         return decode(path.read_bytes())
     except FileNotFoundError:
         raise CorruptImage("no such file") from None

@@ -4,30 +4,36 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.data.targets import Numbers, Target, with_classes
 from pipeline.predictions import Predictions
 from pipeline.training.metrics import METRICS
 
 
-def target_numbers(predictions: Predictions, truth: Mapping[str, str]) -> npt.NDArray[np.int64]:
-    """Column of the true class of every row; truth: class by id."""
-    column = {name: number for number, name in enumerate(predictions.classes)}
-    return np.array([column[truth[name]] for name in predictions.ids], dtype=np.int64)
+def target_numbers(predictions: Predictions, target: Target, truth: Mapping[str, str]) -> Numbers:
+    """The truth of every row, as `target.numbers` gives it for the predictions' columns; truth: target by id."""
+    return with_classes(target, predictions.classes).numbers([truth[name] for name in predictions.ids])
 
 
-def cross_validation(out_of_fold: Predictions, truth: Mapping[str, str], metric: str) -> dict[str, Any]:
-    """cv: the metric on all rows; folds: per fold; mean and spread (standard deviation) over folds."""
-    targets = target_numbers(out_of_fold, truth)
-    score = METRICS[metric]
+def score_of(predictions: Predictions, target: Target, truth: Mapping[str, str], metric: str) -> float:
+    """The metric of predictions."""
+    columns = [predictions.classes.index(name) for name in target.classes]  # grades have an order, and of two classes the last is the positive one
+    return METRICS[metric](target, target.numbers([truth[name] for name in predictions.ids]), predictions.values[:, columns])
+
+
+def cross_validation(out_of_fold: Predictions, target: Target, truth: Mapping[str, str], metric: str) -> dict[str, Any]:
+    """cv: the metric on all rows, or where rows of two folds do not compare, the mean over folds; folds: per fold; mean and
+    spread (standard deviation) over folds, those left out that the metric is not defined for."""
     parts = [out_of_fold.in_fold(int(number)) for number in np.unique(out_of_fold.fold)]
-    folds = [score(target_numbers(part, truth), part.values) for part in parts]
+    folds = [score_of(part, target, truth, metric) for part in parts]
+    defined = [fold for fold in folds if np.isfinite(fold)]
+    mean = float(np.mean(defined)) if defined else float("nan")
     return {
         "metric": metric,
-        "cv": score(targets, out_of_fold.values),
+        "cv": score_of(out_of_fold, target, truth, metric) if METRICS[metric].pooled else mean,
         "folds": folds,
-        "mean": float(np.mean(folds)),
-        "spread": float(np.std(folds, ddof=1)) if len(folds) > 1 else 0.0,
+        "mean": mean,
+        "spread": float(np.std(defined, ddof=1)) if len(defined) > 1 else 0.0,
         "rows": len(out_of_fold),
     }
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ import numpy.typing as npt
 
 from pipeline.artifacts import Manifest, build_stage, finished, join_names, run_stage
 from pipeline.config import Config
-from pipeline.data.index import read_solution
-from pipeline.ensembling.scores import cross_validation, describe, target_numbers
-from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights
+from pipeline.data.tables import read_solution
+from pipeline.data.targets import Numbers
+from pipeline.ensembling.scores import cross_validation, describe, score_of, target_numbers
+from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights, given_truth
 from pipeline.errors import UserError
 from pipeline.executor import Task
-from pipeline.files import digest, digest_file, lock, read_json, write_json, write_table
+from pipeline.files import digest, digest_file, digest_table, lock, read_json, remove_leftovers, write_json, write_table
 from pipeline.predictions import Predictions, align
 from pipeline.stages.predict import load_piece, seed_mean
 from pipeline.stages.prepare import Prepared, workspace
 from pipeline.stages.versions import define_stage
-from pipeline.submission.formats import require_valid, to_table
+from pipeline.submission.formats import Form, require_valid, to_table
 from pipeline.training.metrics import METRICS
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Predicted:
             scores = []
             for task in tasks:
                 held_out = load_piece(self.folder, task, "oof")
-                scores.append(metric(target_numbers(held_out, self.prepared.truth), held_out.values))
+                scores.append(score_of(held_out, self.prepared.target, self.prepared.truth, metric.name))
                 parts.append(load_piece(self.folder, task, "test"))
             weights.append(fold_weights(how, scores, metric.sign) / len(seeds))
         joined = align(parts)
@@ -109,26 +110,29 @@ def _say(scores: dict[str, Any]) -> None:
 def _blend(experiments: Sequence[Predicted]) -> tuple[Predictions, Predictions, npt.NDArray[np.float64], dict[str, Any]]:
     """Out-of-fold and test blend, the weights, and the CV of every single experiment and scheme."""
     section, metric = experiments[0].config.ensemble, experiments[0].config.competition.metric
-    truth = experiments[0].prepared.truth
+    target, truth = experiments[0].prepared.target, experiments[0].prepared.truth
     parts = align([experiment.out_of_fold() for experiment in experiments])
-    singles = {e.config.experiment: cross_validation(p, truth, metric) for e, p in zip(experiments, parts, strict=True)}
+    singles = {e.config.experiment: cross_validation(p, target, truth, metric) for e, p in zip(experiments, parts, strict=True)}
     weights = {"equal": np.full(len(parts), 1 / len(parts))}
     blends = {"equal": replace(parts[0], values=blend([part.values for part in parts], weights["equal"]))}
-    if all((part.fold == parts[0].fold).all() for part in parts):
-        blends["fitted"], weights["fitted"] = _fit(parts, target_numbers(parts[0], truth))
+    if target.task == "regression":
+        if section.models == "fitted":
+            raise UserError("ensemble.models=fitted minimises log loss, which a regression has not; write equal")
+    elif all((part.fold == parts[0].fold).all() for part in parts):
+        blends["fitted"], weights["fitted"] = _fit(parts, target_numbers(parts[0], target, truth))
     elif section.models == "fitted":
         raise UserError("ensemble.models=fitted: the experiments use different folds; give them the same folds, or write equal")
-    schemes = {name: cross_validation(blended, truth, metric) for name, blended in blends.items()}
+    schemes = {name: cross_validation(blended, target, truth, metric) for name, blended in blends.items()}
     tests = align([experiment.test(section.folds) for experiment in experiments])
     test = replace(tests[0], values=blend([part.values for part in tests], weights[section.models]))
     scores = {"experiments": singles, "schemes": schemes, "chosen": section.models}
     return blends[section.models], test, weights[section.models], scores
 
 
-def _fit(parts: list[Predictions], targets: npt.NDArray[np.int64]) -> tuple[Predictions, npt.NDArray[np.float64]]:
+def _fit(parts: list[Predictions], targets: Numbers) -> tuple[Predictions, npt.NDArray[np.float64]]:
     """The cross-fitted blend, to score; and weights fitted on all rows, for the test rows."""
     values = [part.values for part in parts]
-    given = np.stack([part[np.arange(len(targets)), targets] for part in values], axis=1).astype(np.float64)
+    given = np.stack([given_truth(part, targets).ravel() for part in values], axis=1)
     return replace(parts[0], values=cross_fitted(values, targets, parts[0].fold)), fit_weights(given)
 
 
@@ -147,8 +151,8 @@ def submit(experiments: Sequence[Predicted], folder: Path, force: bool = False) 
     work, prepared = workspace(first.config), first.prepared
     test, source = _load_blend(folder)
     name = join_names(experiment.config.experiment for experiment in experiments)
-    sample = digest_file(first.config.competition.root / first.config.competition.sample_submission)
-    stage = define_stage("submit", {"name": name, "format": prepared.form}, predictions=source, sample=sample)
+    form = Form(prepared.form, first.config.classes_in_a_cell, first.config.competition.label_separator)
+    stage = define_stage("submit", {"name": name, "form": asdict(form)}, predictions=source, sample=digest_table(prepared.sample))
     path, manifest_path = work.submission, work.submission_manifest
     with lock(work.root / ".submission.lock", wait="submit: waiting for another process"):
         done = None if force else finished(stage, manifest_path)
@@ -157,8 +161,9 @@ def submit(experiments: Sequence[Predicted], folder: Path, force: bool = False) 
             return path
 
         def build() -> tuple[str, dict[str, Any]]:
-            table = to_table(test, prepared.sample, prepared.form)
-            require_valid(table, prepared.sample, prepared.form, prepared.classes)
+            table = to_table(test, prepared.sample, form, prepared.target)
+            require_valid(table, prepared.sample, form, prepared.target)
+            remove_leftovers(work.kept_submission("", "").parent)
             kept = work.kept_submission(time.strftime("%Y%m%dT%H%M%S"), name)
             write_table(kept, table)
             write_table(path, table)
@@ -174,6 +179,5 @@ def true_score(experiment: Predicted, folder: Path) -> float | None:
     competition, prepared = experiment.config.competition, experiment.prepared
     if competition.solution is None:
         return None
-    truth = read_solution(competition, prepared.sample, prepared.classes)
-    test = Predictions.load(folder).of(list(truth))
-    return METRICS[competition.metric](target_numbers(test, truth), test.values)
+    truth = read_solution(competition, prepared.sample.iloc[:, 0].tolist())
+    return score_of(Predictions.load(folder).of(list(truth)), prepared.target, truth, competition.metric)

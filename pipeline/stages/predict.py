@@ -19,12 +19,10 @@ from pipeline.files import digest, digest_table, write_json
 from pipeline.inference.tta import view_names
 from pipeline.predictions import TEST, Predictions, align, concatenate
 from pipeline.stages.prepare import Prepared, workspace
-from pipeline.stages.train import fold_folder
+from pipeline.stages.train import fold_folder, learned_targets
 from pipeline.stages.versions import define_stage
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from pipeline.inference.predict import Predictor
 
 log = logging.getLogger(__name__)
@@ -47,7 +45,7 @@ def predict(config: Config, prepared: Prepared, tasks: list[Task], force: bool =
                 shutil.rmtree(piece_folder(folder, task, part), ignore_errors=True)
         bar = tqdm(tasks, desc="predict", unit="network", leave=False, delay=2, disable=None)
         pieces = [_predict_or_load(config, prepared, task, folder) for task in bar]
-        score = cross_validation(seed_mean([piece for piece, _ in pieces]), prepared.truth, config.competition.metric)
+        score = cross_validation(seed_mean([piece for piece, _ in pieces]), prepared.target, prepared.truth, config.competition.metric)
         write_json(folder / "cv.json", score)
         log.info("predict   %s: CV %s -> %s", config.experiment, describe(score), folder)
         return digest([part.digest() for pair in pieces for part in pair]), {"cv": score["cv"]}
@@ -101,7 +99,7 @@ def _predictor(config: Config, prepared: Prepared) -> "Predictor":
     device = torch.device(devices(config.runtime.device)[0])
     start_torch(config.runtime.threads, device.type)
     return Predictor(
-        cache=ImageCache(prepared.cache, config.competition.root),
+        cache=ImageCache(prepared.cache, prepared.pictures),
         images=config.images,
         section=config.predict,
         classes=prepared.classes,
@@ -112,9 +110,10 @@ def _predictor(config: Config, prepared: Prepared) -> "Predictor":
 
 
 def _predict_task(predictor: "Predictor", prepared: Prepared, task: Task, folder: Path) -> tuple[Predictions, Predictions]:
-    from pipeline.inference.predict import with_class_shares
+    from pipeline.inference.predict import with_shares
     from pipeline.training.checkpoint import digest_weights, load_checkpoint
     from pipeline.training.models import build_model
+    from pipeline.training.outputs import Outputs
 
     state = load_checkpoint(fold_folder(task)) or {"model": {}, "ema": None}
     weights = state["model"] if state["ema"] is None else state["ema"]
@@ -124,19 +123,14 @@ def _predict_task(predictor: "Predictor", prepared: Prepared, task: Task, folder
     model.load_state_dict(weights)
     model = model.to(predictor.device)
     held_out = prepared.folds.loc[prepared.folds["fold"] == task.fold, "id"].tolist()
-    out_of_fold = predictor(model, "train", held_out, task.fold)
+    outputs = Outputs.of(prepared.target.task, learned_targets(prepared, task))
+    out_of_fold = predictor(model, outputs, "train", held_out, task.fold)
     readable = prepared.ids("test")
     every = prepared.rows.loc[prepared.rows["split"] == "test", "id"].tolist()
-    test = predictor(model, "test", readable, TEST)
+    test = predictor(model, outputs, "test", readable, TEST)
     if len(readable) < len(every):
-        test = with_class_shares(test, every, _class_shares(prepared, task.fold))
-        log.warning("predict   %d test pictures cannot be read and get the class shares of training", len(every) - len(readable))
+        test = with_shares(test, every, prepared.target.shares(prepared.folds.loc[prepared.folds["fold"] != task.fold, "target"].tolist()))
+        log.warning("predict   %d test pictures cannot be read and get the mean of the training targets", len(every) - len(readable))
     out_of_fold.save(piece_folder(folder, task, "oof"))
     test.save(piece_folder(folder, task, "test"))
     return out_of_fold, test
-
-
-def _class_shares(prepared: Prepared, fold: int) -> "npt.NDArray[np.float64]":
-    learned = prepared.folds[prepared.folds["fold"] != fold]
-    shares = learned["target"].value_counts(normalize=True).reindex(list(prepared.classes), fill_value=0.0)
-    return np.asarray(shares, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import shutil
 import time
 from collections.abc import Collection
@@ -15,9 +16,10 @@ import pandas as pd
 from pipeline.artifacts import Manifest, Stage, build_stage, finished, refuse_changed
 from pipeline.config import Config, Images, Model, Train
 from pipeline.config_files import write_config
+from pipeline.data.targets import Numbers
 from pipeline.errors import RunFailed, UserError
 from pipeline.executor import Task, run_tasks
-from pipeline.files import DigestMemory, lock, write_text
+from pipeline.files import DigestMemory, digest_table, lock, write_text
 from pipeline.stages.prepare import Prepared, workspace
 from pipeline.stages.versions import define_stage
 
@@ -81,9 +83,10 @@ def train_stage(task: Task, prepared: Prepared) -> Stage:
     stage = define_stage(
         "train",
         _training_settings(task.config),
-        classes=prepared.classes,
+        target=[prepared.target.task, prepared.classes],
         folds=prepared.folds_digest,
         pixels=prepared.cache_digest["train"],
+        extra=[prepared.cache_digest["extra"], digest_table(prepared.extra_of(task.fold))] if len(prepared.extra) else None,
         weights=weights,
         seed=task.seed,
         fold=task.fold,
@@ -194,7 +197,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
     trainer = Trainer(model, _fold_data(prepared, task, device), recipe, normalise, place, device)
     weights = trainer.run()
     return digest_weights(weights), {
-        "score": trainer.history.rows[-1][config.competition.metric],
+        "score": trainer.history.rows[-1].get(config.competition.metric, math.nan),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": config.train.epochs,
         "device": device_name,
@@ -204,25 +207,35 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
     }
 
 
+def learned_targets(prepared: Prepared, task: Task) -> Numbers:
+    """Targets of what a fold's network learns from: the train rows of the other folds, then the extra rows."""
+    learned = prepared.folds.loc[prepared.folds["fold"] != task.fold, "target"]
+    return prepared.target.numbers([*learned, *prepared.extra_of(task.fold)["target"]])
+
+
 def _fold_data(prepared: Prepared, task: Task, device: "torch.device") -> "FoldData":
     from pipeline.augment.transforms import Transforms
     from pipeline.data.cache import ImageCache
     from pipeline.training.datasets import EpochBatches, PlainImages, TrainingImages, plain_loader, training_loader
     from pipeline.training.engine import FoldData
+    from pipeline.training.outputs import Outputs
 
-    config, number = task.config, {name: number for number, name in enumerate(prepared.classes)}
+    config, target = task.config, prepared.target
     inside = prepared.folds["fold"] == task.fold
     learned, held_out = prepared.folds[~inside], prepared.folds[inside]
-    images = ImageCache(prepared.cache, config.competition.root)
-    batches = EpochBatches(len(learned), config.train.batch_size, task.seed, task.fold)
-    dataset = TrainingImages(images, learned["id"].tolist(), Transforms(config.augment.train), config.images, task.seed, task.fold)
+    places = [("train", name) for name in learned["id"]] + [("extra", name) for name in prepared.extra_of(task.fold)["id"]]
+    train_targets = learned_targets(prepared, task)
+    images = ImageCache(prepared.cache, prepared.pictures)
+    batches = EpochBatches(len(places), config.train.batch_size, task.seed, task.fold)
+    dataset = TrainingImages(images, places, Transforms(config.augment.train), config.images, task.seed, task.fold)
     plain = PlainImages(images, "train", held_out["id"].tolist(), config.images)
     return FoldData(
         batches=batches,
         train=training_loader(dataset, batches, config.runtime.workers, device),
-        train_targets=np.array([number[name] for name in learned["target"]]),
+        train_targets=train_targets,
         valid=plain_loader(plain, config.predict.batch_size, config.runtime.workers, device),
-        valid_targets=np.array([number[name] for name in held_out["target"]]),
-        num_classes=len(prepared.classes),
+        valid_targets=target.numbers(held_out["target"].tolist()),
+        target=target,
+        outputs=Outputs.of(target.task, train_targets),
         metric=config.competition.metric,
     )

@@ -60,14 +60,15 @@ class TrainingImages(Dataset[Batch]):
     """Augmented pictures of the training rows, uint8 [H, W, 3], with their row numbers."""
 
     cache: ImageCache
-    ids: Sequence[str]
+    places: Sequence[tuple[str, str]]
+    """Split and id of each row."""
     transforms: Transforms
     images: Images
     seed: int
     fold: int
 
     def __getitem__(self, draw: Draw) -> Batch:
-        pixels = self.cache.read("train", self.ids[draw.row])
+        pixels = self.cache.read(*self.places[draw.row])
         pixels = self.transforms(pixels, stream("augment", self.seed, self.fold, draw.epoch, draw.position))
         return _tensor(fit_to(pixels, self.images.shape, self.images.fit)), torch.tensor(draw.row)
 

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -27,15 +25,17 @@ from tqdm.auto import tqdm
 from pipeline.artifacts import refuse_changed
 from pipeline.augment.mixing import mix
 from pipeline.config import Augment, Loss, Optimizer, Schedule, Train
+from pipeline.data.targets import Numbers, Target
 from pipeline.errors import RunFailed
 from pipeline.runtime import autocast_dtype, integer_seed, stream
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.datasets import Batch, EpochBatches, Normalise
-from pipeline.training.evaluate import mean_probabilities
+from pipeline.training.evaluate import mean_predictions
 from pipeline.training.history import History
 from pipeline.training.losses import build_loss
-from pipeline.training.metrics import METRICS, log_loss
+from pipeline.training.metrics import METRICS, general_loss
 from pipeline.training.optim import LearningRate, build_ema, build_optimizer
+from pipeline.training.outputs import Outputs, soft_targets
 
 log = logging.getLogger(__name__)
 CHECK_EVERY = 50  # batches between looks at the device for a loss that is not finite
@@ -55,14 +55,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class FoldData:
-    """What a fold is trained and looked at with. Targets are class numbers; train_targets index its loader's rows."""
+    """What a fold is trained and looked at with. Targets are as `Target.numbers` gives them, one per row of its loader."""
 
     batches: EpochBatches
     train: DataLoader[Batch]
-    train_targets: npt.NDArray[np.int64]
+    train_targets: Numbers
     valid: DataLoader[Batch]
-    valid_targets: npt.NDArray[np.int64]
-    num_classes: int
+    valid_targets: Numbers
+    target: Target
+    outputs: Outputs
     metric: str
 
 
@@ -90,8 +91,8 @@ class Trainer:
         memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         self.data, self.recipe, self.normalise, self.place, self.device = data, recipe, normalise, place, device
-        self.targets = torch.from_numpy(data.train_targets).to(device)
-        self.loss = build_loss(recipe.loss)
+        self.targets = data.outputs.learn(data.train_targets).to(device)
+        self.loss = build_loss(recipe.loss, data.target.task)
         self.optimizer = build_optimizer(recipe.optimizer, self.model)
         self.ema = build_ema(recipe.train.ema, self.model)
         self.autocast = autocast_dtype(recipe.train.precision, device)
@@ -150,7 +151,7 @@ class Trainer:
     def _backward(self, pixels: torch.Tensor, rows: torch.Tensor, number: int, group_size: int) -> None:
         place = (self.place.seed, self.place.fold, self.epoch, number)
         images = self.normalise(pixels)
-        targets = torch.nn.functional.one_hot(self.targets[rows.to(self.device)], self.data.num_classes).float()
+        targets = soft_targets(self.targets[rows.to(self.device)], len(self.data.target.classes))
         if self.epoch < self.recipe.train.epochs - self.recipe.augment.mixing.off_epochs:
             images, targets = mix(images, targets, self.recipe.augment.mixing, stream("mix", *place))
         torch.manual_seed(integer_seed("dropout", *place))
@@ -174,13 +175,14 @@ class Trainer:
 
     def _finish_epoch(self) -> dict[str, float]:
         self._refuse_non_finite()
-        probabilities = mean_probabilities(self.averaged, self.data.valid, self.normalise, self.autocast)
+        data = self.data
+        values = mean_predictions(self.averaged, data.valid, self.normalise, data.outputs, self.autocast)
         row = {
             "epoch": self.epoch + 1,
             "learning_rate": max(float(group["lr"]) for group in self.optimizer.param_groups),
             "train_loss": float(self.loss_sum) / len(self.data.batches),
-            "valid_loss": log_loss(self.data.valid_targets, probabilities),
-            self.data.metric: METRICS[self.data.metric](self.data.valid_targets, probabilities),
+            "valid_loss": general_loss(data.target.task)(data.valid_targets, values),
+            data.metric: METRICS[data.metric](data.target, data.valid_targets, values),
         }
         self.history.add(row)
         self.epoch, self.batch = self.epoch + 1, 0

@@ -1,4 +1,4 @@
-"""Class probabilities of a trained network, averaged over views of each picture."""
+"""Predictions of a trained network, averaged over views of each picture."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.training.datasets import Batch, Normalise
+from pipeline.training.outputs import Outputs
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
@@ -17,14 +18,15 @@ def identity(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def mean_probabilities(
+def mean_predictions(
     model: torch.nn.Module,
     batches: Iterable[Batch],
     normalise: Normalise,
+    outputs: Outputs,
     autocast: torch.dtype | None,
     views: Sequence[View] = (identity,),
 ) -> npt.NDArray[np.float32]:
-    """Softmax [rows, classes], the mean over `views`; each batch is loaded and normalised once."""
+    """What `outputs` makes of the logits [rows, outputs], the mean over `views`; each batch is loaded and normalised once."""
     model.eval()
     device = next(model.parameters()).device
     parts = []
@@ -34,8 +36,8 @@ def mean_probabilities(
         for view in views:
             with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
                 logits = model(view(images))
-            probabilities = logits.double().softmax(dim=1)
-            total = probabilities if total is None else total + probabilities
+            values = outputs.predict(logits)
+            total = values if total is None else total + values
         assert total is not None, "there is at least one view"
         parts.append((total / len(views)).float().cpu().numpy())
     return np.concatenate(parts)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.config import Loss
+from pipeline.config import Loss, Task
 
 
 def cross_entropy(section: Loss) -> torch.nn.Module:
@@ -12,9 +12,36 @@ def cross_entropy(section: Loss) -> torch.nn.Module:
     return torch.nn.CrossEntropyLoss(label_smoothing=section.smoothing)
 
 
-LOSSES: dict[str, Callable[[Loss], torch.nn.Module]] = {"cross_entropy": cross_entropy}
+def binary_cross_entropy(_: Loss) -> torch.nn.Module:
+    """Binary cross entropy of each output on its own, the mean over outputs."""
+    return torch.nn.BCEWithLogitsLoss()
 
 
-def build_loss(section: Loss) -> torch.nn.Module:
-    """The loss that the config names."""
-    return LOSSES[section.name](section)
+def mse(_: Loss) -> torch.nn.Module:
+    """Mean squared error, in units of the training targets' standard deviation."""
+    return torch.nn.MSELoss()
+
+
+def mae(_: Loss) -> torch.nn.Module:
+    """Mean absolute error, in the same units."""
+    return torch.nn.L1Loss()
+
+
+def huber(_: Loss) -> torch.nn.Module:
+    """Squared up to one standard deviation, absolute beyond it."""
+    return torch.nn.HuberLoss()
+
+
+LOSSES: dict[str, Callable[[Loss], torch.nn.Module]] = {
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "mse": mse,
+    "mae": mae,
+    "huber": huber,
+}
+AUTO = {"multilabel": "binary_cross_entropy", "regression": "mse"}
+
+
+def build_loss(section: Loss, task: Task) -> torch.nn.Module:
+    """The loss that the config names; auto: what fits the task."""
+    return LOSSES[AUTO.get(task, "cross_entropy") if section.name == "auto" else section.name](section)

@@ -144,8 +144,8 @@ class TestLoader:
 
     def images(self, prepared: Prepared, seed: int = 3, fold: int = 1) -> TrainingImages:
         config = Config.model_validate(small_settings(Path("unused"), Path("unused")))
-        ids = prepared.folds["id"].tolist()[: self.ROWS]
-        return TrainingImages(ImageCache(prepared.cache, Path("unused")), ids, build(*EVERY_KIND), config.images, seed, fold)
+        places = [("train", name) for name in prepared.folds["id"].tolist()[: self.ROWS]]
+        return TrainingImages(ImageCache(prepared.cache, prepared.pictures), places, build(*EVERY_KIND), config.images, seed, fold)
 
     def test_seed_fold_epoch_and_position_each_change_how_a_row_looks(self, prepared: Prepared) -> None:
         draws = [Draw(0, 5, 7), Draw(1, 5, 7), Draw(0, 6, 7)]

@@ -4,16 +4,18 @@ import pickle
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.config import Cache
+from pipeline.config import Cache, Competition, Images
 from pipeline.data import cache as module
 from pipeline.data.cache import ImageCache, build_cache, choose_mode, content_digest, needed_bytes
 from pipeline.data.images import Pixels, fit_to, read, shrink
+from pipeline.data.pictures import Pictures, crop_black_border
 from pipeline.errors import UserError
 from pipeline.files import digest_file
 
@@ -49,9 +51,15 @@ def rows(root: Path) -> pd.DataFrame:
     )
 
 
+def pictures_of(root: Path, **images: Any) -> Pictures:
+    given = {"name": "toy", "root": root, "id": "id", "target": "label", "image_path": "{id}.png", "metric": "accuracy"}
+    return Pictures(Competition.model_validate(given), Images.model_validate(images))
+
+
 def built(rows: pd.DataFrame, root: Path, folder: Path, mode: str, quality: int = 95) -> ImageCache:
-    build_cache(rows, root, folder / mode, mode, SIZE, quality)
-    return ImageCache(folder / mode, root)
+    pictures = pictures_of(root)
+    build_cache(rows, pictures, folder / mode, mode, SIZE, quality)
+    return ImageCache(folder / mode, pictures)
 
 
 def all_pixels(cache: ImageCache, rows: pd.DataFrame) -> list[Pixels]:
@@ -124,6 +132,18 @@ def test_an_id_that_is_not_cached_is_a_key_error(rows: pd.DataFrame, root: Path,
         built(rows, root, tmp_path, "raw").read("train", "00a")
 
 
+@pytest.mark.parametrize("mode", ["raw", "none"])
+def test_what_is_done_before_the_cache_is_in_every_mode(rows: pd.DataFrame, root: Path, tmp_path: Path, mode: str) -> None:
+    framed = np.zeros((60, 80, 3), dtype=np.uint8)
+    framed[10:50, 20:70] = read(root / "a.png")[:, :50] | 64
+    Image.fromarray(framed).save(root / "a.png")
+    pictures = pictures_of(root, preprocess=["crop_black_border"])
+    build_cache(rows, pictures, tmp_path / mode, mode, SIZE, 95)
+    found = ImageCache(tmp_path / mode, pictures).read("train", "a")
+    assert found.shape == (24, 30, 3)
+    np.testing.assert_array_equal(found, shrink(np.ascontiguousarray(crop_black_border(framed)), SIZE))
+
+
 # ---------------------------------------------------------------- other processes
 
 
@@ -132,7 +152,7 @@ def test_a_pickled_cache_is_small_and_reads_the_same(rows: pd.DataFrame, root: P
     cache = built(rows, root, tmp_path, mode)
     expected = all_pixels(cache, rows)
     data = pickle.dumps(cache)
-    assert len(data) < 1000
+    assert len(data) < 2000
     for got, pixels in zip(all_pixels(pickle.loads(data), rows), expected, strict=True):
         np.testing.assert_array_equal(got, pixels)
 
@@ -182,7 +202,8 @@ def test_modes_with_equal_pixels_have_equal_digests_and_others_do_not(rows: pd.D
     assert content_digest(rows, "train", "none", SIZE, 20) == raw
     jpeg = {content_digest(rows, "train", "jpeg", SIZE, quality) for quality in (20, 95)}
     others = {content_digest(rows, "train", "raw", SIZE + 1, 95), content_digest(rows, "test", "raw", SIZE, 95)}
-    assert len({raw} | jpeg | others) == 5
+    others |= {content_digest(rows, "train", "raw", SIZE, 95, [step]) for step in ("crop_black_border", "subtract_local_average")}
+    assert len({raw} | jpeg | others) == 7
 
 
 def test_a_digest_follows_the_files_and_ids_of_its_split_alone(rows: pd.DataFrame) -> None:

@@ -11,7 +11,9 @@ from sklearn.datasets import load_digits
 from pipeline.config import Config
 from pipeline.data import digits as module
 from pipeline.data.digits import write_digits
-from pipeline.data.index import Tables, check_images, read_table
+from pipeline.data.index import check_images
+from pipeline.data.pictures import Pictures
+from pipeline.data.tables import Tables, read_table
 
 
 def test_the_digits_have_the_shape_of_a_competition(digits: Path) -> None:
@@ -48,7 +50,7 @@ def test_every_label_and_picture_is_that_of_scikit_learn(digits: Path) -> None:
 
 def test_the_digits_pass_the_checks_of_the_index(small: Config) -> None:
     rows = Tables.read(small.competition).rows
-    index = check_images(rows, small.competition.root, [None] * len(rows))
+    index = check_images(rows, Pictures(small.competition, small.images), [None] * len(rows))
     assert (index["problem"] == "").all()
     assert set(zip(index["height"], index["width"], strict=True)) == {(8, 8)}
 

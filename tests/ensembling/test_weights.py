@@ -3,7 +3,7 @@ import numpy.typing as npt
 import pytest
 from scipy.optimize import minimize
 
-from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights
+from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights, given_truth
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,10 +125,49 @@ class TestCrossFitted:
         assert all(np.array_equal(left, right) for left, right in zip(values, before, strict=True))
 
 
+class TestSeveralLabels:
+    FOLD = np.arange(240, dtype=np.int16) % 4
+
+    def models(self) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        """One that knows a good deal of every label, and one that knows nothing and is sure of it."""
+        generator = np.random.default_rng(0)
+        targets = (generator.random((240, 3)) < [0.6, 0.3, 0.1]).astype(np.float32)
+        good = np.clip(0.7 * targets + 0.15 + generator.normal(0, 0.1, (240, 3)), 0.02, 0.98)
+        noise = generator.beta(0.5, 0.5, (240, 3)).clip(0.02, 0.98)
+        return [good.astype(np.float32), noise.astype(np.float32)], targets
+
+    def test_what_is_given_to_the_truth_is_of_each_label_being_there_or_not(self) -> None:
+        given = given_truth(np.array([[0.9, 0.2]], dtype=np.float32), np.array([[1, 0]], dtype=np.float32))
+        assert given.tolist() == [pytest.approx([0.9, 0.8], abs=1e-6)]
+        one = given_truth(np.array([[0.9, 0.1], [0.25, 0.75]], dtype=np.float32), np.array([0, 0]))
+        assert one.tolist() == pytest.approx([0.9, 0.25], abs=1e-6)
+
+    def test_noise_gets_no_weight(self) -> None:
+        values, targets = self.models()
+        weights = fit_weights(np.stack([given_truth(part, targets).ravel() for part in values], axis=1))
+        assert weights[0] > 0.98
+        assert np.abs(weights - solved_by_scipy(np.stack([given_truth(part, targets).ravel() for part in values], axis=1))).max() < 1e-3
+
+    def test_the_cross_fitted_blend_is_that_of_the_good_model(self) -> None:
+        values, targets = self.models()
+        blended = cross_fitted(values, targets, self.FOLD)
+        assert blended.shape == (240, 3)
+        assert np.abs(blended - values[0]).max() < 0.03
+
+    def test_a_folds_blend_does_not_depend_on_its_own_targets(self) -> None:
+        values, targets = self.models()
+        values[1] = np.clip(values[0] + np.random.default_rng(1).normal(0, 0.2, (240, 3)), 0.01, 0.99).astype(np.float32)
+        before = cross_fitted(values, targets, self.FOLD)
+        inside = self.FOLD == 2
+        after = cross_fitted(values, np.where(inside[:, None], 1 - targets, targets), self.FOLD)
+        assert np.array_equal(after[inside], before[inside])
+        assert not np.allclose(after[~inside], before[~inside], atol=1e-4)
+
+
 class TestBlend:
     def test_rows_sum_to_one(self) -> None:
         values, _ = random_models(0, 50, 3)
-        blended = blend([3 * part for part in values], np.array([0.2, 0.5, 0.3]))
+        blended = blend(values, np.array([0.2, 0.5, 0.3]))
         assert blended.dtype == np.float32
         assert np.allclose(blended.sum(axis=1), 1, atol=1e-6)
 
@@ -140,6 +179,10 @@ class TestBlend:
     def test_it_is_the_weighted_mean_by_hand(self) -> None:
         values = [np.array([[1.0, 0.0]], dtype=np.float32), np.array([[0.2, 0.8]], dtype=np.float32)]
         assert np.allclose(blend(values, np.array([0.75, 0.25])), [[0.8, 0.2]])
+
+    def test_numbers_keep_their_unit(self) -> None:
+        values = [np.array([[100.0], [-4.0]], dtype=np.float32), np.array([[200.0], [8.0]], dtype=np.float32)]
+        assert np.allclose(blend(values, np.array([0.25, 0.75])), [[175.0], [5.0]])
 
     def test_a_different_number_of_weights_is_our_mistake(self) -> None:
         values, _ = random_models(0, 5, 3)
@@ -165,3 +208,9 @@ class TestFoldWeights:
     @pytest.mark.parametrize("scores", [[0.9], [0.9, 0.9, 0.9]])
     def test_equal_scores_get_equal_weights(self, scores: list[float]) -> None:
         assert np.allclose(fold_weights("score", scores, 1), 1 / len(scores))
+
+
+def test_a_fold_without_a_score_counts_as_the_worst() -> None:
+    np.testing.assert_allclose(fold_weights("score", [np.nan, 0.6, 0.7], 1), fold_weights("score", [0.6, 0.6, 0.7], 1))
+    np.testing.assert_allclose(fold_weights("score", [np.nan, 0.6, 0.7], -1), fold_weights("score", [0.7, 0.6, 0.7], -1))
+    np.testing.assert_allclose(fold_weights("score", [np.nan, np.nan], 1), [0.5, 0.5])

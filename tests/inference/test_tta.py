@@ -8,10 +8,12 @@ from pipeline import config
 from pipeline.config import Images, Model
 from pipeline.inference.tta import PRESETS, VIEWS, view_names, views
 from pipeline.training.datasets import Batch, Normalise
-from pipeline.training.evaluate import mean_probabilities
+from pipeline.training.evaluate import mean_predictions
 from pipeline.training.models import build_model
+from pipeline.training.outputs import Outputs
 
 CPU = torch.device("cpu")
+CLASSES = Outputs("multiclass")
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +96,8 @@ def test_the_order_written_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_rows_of_mean_probabilities_sum_to_one(preset: str, model: torch.nn.Module, batches: list[Batch]) -> None:
-    values = mean_probabilities(model, batches, normalise(), None, views(view_names(preset)))
+def test_rows_of_mean_predictions_sum_to_one(preset: str, model: torch.nn.Module, batches: list[Batch]) -> None:
+    values = mean_predictions(model, batches, normalise(), CLASSES, None, views(view_names(preset)))
     assert values.shape == (13, 10)
     assert values.dtype == np.float32
     assert (values >= 0).all()
@@ -103,18 +105,17 @@ def test_rows_of_mean_probabilities_sum_to_one(preset: str, model: torch.nn.Modu
 
 
 @pytest.mark.parametrize("preset", ["horizontal", "dihedral"])
-def test_mean_probabilities_are_the_mean_of_single_views(preset: str, model: torch.nn.Module, batches: list[Batch]) -> None:
+def test_mean_predictions_are_the_mean_of_single_views(preset: str, model: torch.nn.Module, batches: list[Batch]) -> None:
     names = view_names(preset)
-    singles = np.stack([mean_probabilities(model, batches, normalise(), None, views([name])) for name in names])
+    singles = np.stack([mean_predictions(model, batches, normalise(), CLASSES, None, views([name])) for name in names])
     assert np.abs(singles[0] - singles[1]).max() > 1e-5, "the views differ for this network"
-    together = mean_probabilities(model, batches, normalise(), None, views(names))
+    together = mean_predictions(model, batches, normalise(), CLASSES, None, views(names))
     assert np.allclose(together, singles.mean(axis=0), atol=1e-6)
 
 
 def test_dropout_is_off_and_the_rows_keep_their_order(model: torch.nn.Module, batches: list[Batch]) -> None:
     model.train()
-    together = mean_probabilities(model, batches, normalise(), None)
-    alone = [
-        mean_probabilities(model, [(pixels[None], row[None])], normalise(), None) for batch, rows in batches for pixels, row in zip(batch, rows, strict=True)
-    ]
+    together = mean_predictions(model, batches, normalise(), CLASSES, None)
+    singles = [(pixels[None], row[None]) for batch, rows in batches for pixels, row in zip(batch, rows, strict=True)]
+    alone = [mean_predictions(model, [single], normalise(), CLASSES, None) for single in singles]
     assert np.allclose(together, np.concatenate(alone), atol=1e-6)

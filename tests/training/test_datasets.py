@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import small_settings
 
+from pipeline.augment.transforms import Transforms
 from pipeline.config import Config, Images
 from pipeline.data.cache import ImageCache
 from pipeline.stages.prepare import prepare
-from pipeline.training.datasets import EpochBatches, Normalise, PlainImages, plain_loader
+from pipeline.training.datasets import Draw, EpochBatches, Normalise, PlainImages, TrainingImages, plain_loader
 
 CPU = torch.device("cpu")
 
@@ -97,7 +98,7 @@ class TestNormalise:
 def test_plain_pictures_come_in_the_order_asked_for_with_any_number_of_workers(digits: Path, tmp_path: Path) -> None:
     config = Config.model_validate(small_settings(digits, tmp_path))
     prepared = prepare(config)
-    cache = ImageCache(prepared.cache, digits)
+    cache = ImageCache(prepared.cache, prepared.pictures)
     ids = prepared.folds["id"].tolist()[:50][::-1]
     dataset = PlainImages(cache, "train", ids, config.images)
     alone = list(plain_loader(dataset, 16, 0, CPU))
@@ -108,3 +109,15 @@ def test_plain_pictures_come_in_the_order_asked_for_with_any_number_of_workers(d
     shown = torch.cat([pixels for pixels, _ in alone])
     assert all(torch.equal(shown[row], dataset[row][0]) for row in range(50))
     assert not any(torch.equal(left, right) for left, right in pairwise(shown)), "different digits look different"
+
+
+def test_training_pictures_come_from_the_split_that_their_place_names(digits: Path, tmp_path: Path) -> None:
+    config = Config.model_validate(small_settings(digits, tmp_path))
+    prepared = prepare(config)
+    cache = ImageCache(prepared.cache, prepared.pictures)
+    train, test = prepared.folds["id"].iloc[0], prepared.ids("test")[0]
+    dataset = TrainingImages(cache, [("train", train), ("test", test)], Transforms(()), config.images, 0, 0)
+    for row, (split, name) in enumerate([("train", train), ("test", test)]):
+        pixels, number = dataset[Draw(0, 0, row)]
+        assert int(number) == row
+        assert torch.equal(pixels, PlainImages(cache, split, [name], config.images)[0][0])

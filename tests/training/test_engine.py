@@ -2,7 +2,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,18 @@ from conftest import small_settings
 from torch.utils.data import DataLoader
 
 from pipeline.augment.transforms import Transforms
-from pipeline.config import Augment, Component, Config, Loss, Mixing, Model, Optimizer, Schedule, Train
+from pipeline.config import Augment, Component, Config, Loss, Mixing, Model, Optimizer, Schedule, Task, Train
 from pipeline.data.cache import ImageCache
+from pipeline.data.targets import Target
 from pipeline.errors import RunFailed, UserError
 from pipeline.runtime import start_torch
 from pipeline.stages.prepare import Prepared, prepare
 from pipeline.training.checkpoint import LAST, digest_weights, load_checkpoint
 from pipeline.training.datasets import Batch, EpochBatches, Normalise, PlainImages, TrainingImages, plain_loader, training_loader
 from pipeline.training.engine import FoldData, Place, Recipe, Trainer
+from pipeline.training.metrics import METRICS
 from pipeline.training.models import build_model
+from pipeline.training.outputs import Outputs
 
 CPU = torch.device("cpu")
 EPOCHS, BATCHES, BATCH_SIZE = 3, 5, 8
@@ -113,17 +116,18 @@ class Bench:
         inside = self.prepared.folds["fold"] == fold
         learned = self.prepared.folds[~inside].head(rows)
         held_out = self.prepared.folds[inside].head(30)
-        cache = ImageCache(self.prepared.cache, self.root)
+        cache, target = ImageCache(self.prepared.cache, self.prepared.pictures), self.prepared.target
         batches = EpochBatches(len(learned), recipe.train.batch_size, seed, fold)
-        shown = TrainingImages(cache, learned["id"].tolist(), Transforms(recipe.augment.train), self.config.images, seed, fold)
+        shown = TrainingImages(cache, [("train", name) for name in learned["id"]], Transforms(recipe.augment.train), self.config.images, seed, fold)
         plain = PlainImages(cache, "train", held_out["id"].tolist(), self.config.images)
         return FoldData(
             batches=batches,
             train=training_loader(shown, batches, workers, CPU),
-            train_targets=learned["target"].to_numpy().astype(np.int64),
+            train_targets=target.numbers(learned["target"].tolist()),
             valid=plain_loader(plain, 64, 0, CPU),
-            valid_targets=held_out["target"].to_numpy().astype(np.int64),
-            num_classes=10,
+            valid_targets=target.numbers(held_out["target"].tolist()),
+            target=target,
+            outputs=Outputs.of(target.task, target.numbers(learned["target"].tolist())),
             metric="accuracy",
         )
 
@@ -330,6 +334,53 @@ class TestUpdates:
         assert history["epoch"].tolist() == [1, 2, 3]
         assert np.isfinite(history.to_numpy()).all()
         assert history["accuracy"].between(0, 1).all()
+
+
+class TestOtherTasks:
+    """The same training on targets of other kinds: what a digit looks like, and how much it is."""
+
+    OUTPUTS: ClassVar[dict[Task, int]] = {"multilabel": 3, "regression": 1, "ordinal": 10}
+
+    def trainer(self, bench: Bench, task: Task, recipe: Recipe, folder: str = "fold", dies_at: int | None = None) -> Trainer:
+        data = bench.data(recipe, 0, 0, 0, 200)
+        digits, held_out = data.train_targets, data.valid_targets
+        if task == "multilabel":
+            target = Target("multilabel", ("even", "large", "prime"), may_be_empty=True)
+            train, valid = (np.stack([of % 2 == 0, of > 4, np.isin(of, [2, 3, 5, 7])], axis=1).astype(np.float32) for of in (digits, held_out))
+        elif task == "regression":
+            target = Target("regression", ("price",))
+            train, valid = (1000 + 2.5 * of[:, None].astype(np.float32) for of in (digits, held_out))
+        else:
+            target, train, valid = Target("ordinal", tuple("0123456789")), digits, held_out
+        metric = {"multilabel": "samples_f1", "regression": "rmse", "ordinal": "quadratic_kappa"}[task]
+        data = replace(data, train_targets=train, valid_targets=valid, target=target, outputs=Outputs.of(task, train), metric=metric)
+        if dies_at is not None:
+            data = replace(data, train=DyingLoader(data.train, dies_at))  # type: ignore[arg-type]
+        model = build_model(Model(backbone="test_resnet", weights=None), self.OUTPUTS[task], seed=0)
+        place = Place(0, 0, bench.root / folder, "a", {}, AFTER_EVERY_UPDATE if dies_at else AFTER_EVERY_EPOCH)
+        return Trainer(model, data, recipe, Normalise(bench.config.images, CPU), place, CPU)
+
+    @pytest.mark.parametrize("task", OUTPUTS)
+    def test_it_learns_and_scores_in_the_unit_of_the_task(self, bench: Bench, task: Task) -> None:
+        recipe = replace(PLAIN, optimizer=Optimizer(learning_rate=5e-3), train=Train(epochs=8, batch_size=BATCH_SIZE, ema=0.5))
+        trainer = self.trainer(bench, task, recipe)
+        trainer.run()
+        history = pd.read_csv(bench.root / "fold" / "history.csv")
+        assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[0]
+        assert np.isfinite(history.to_numpy()).all()
+        first, last = history[trainer.data.metric].iloc[[0, -1]]
+        assert METRICS[trainer.data.metric].sign * (last - first) > 0
+        if task == "regression":
+            assert last < 7.2, "less than the deviation of the targets, which is 2.5 times that of the digits"
+            assert history["valid_loss"].iloc[-1] == pytest.approx(last**2, rel=1e-4)
+
+    @pytest.mark.parametrize("task", OUTPUTS)
+    def test_mixed_batches_are_learned_from_and_a_killed_run_ends_in_the_same_bits(self, bench: Bench, task: Task) -> None:
+        recipe = replace(EVERYTHING, loss=Loss())
+        whole = digest_weights(self.trainer(bench, task, recipe, "whole").run())
+        with pytest.raises(Killed):
+            self.trainer(bench, task, recipe, "killed", dies_at=30).run()
+        assert digest_weights(self.trainer(bench, task, recipe, "killed").run()) == whole
 
 
 class TestLossThatIsNotFinite:
