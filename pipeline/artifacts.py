@@ -176,9 +176,13 @@ class Workspace:
         """One experiment: its config, folds and predictions."""
         return self.root / "experiments" / name
 
-    def fold(self, name: str, seed: int, fold: int) -> Path:
-        """One trained network."""
-        return self.experiment(name) / f"seed_{seed}" / f"fold_{fold}"
+    def network(self, name: str, seed: int, folder: str) -> Path:
+        """One trained network; folder: fold_2, folds_0_2 (trained without both), or all."""
+        return self.experiment(name) / f"seed_{seed}" / folder
+
+    def lessons(self, name: str, key: str) -> Path:
+        """What an experiment learns from its teacher."""
+        return self.experiment(name) / "lessons" / key
 
     def predictions(self, name: str, key: str) -> Path:
         """Out-of-fold and test predictions of an experiment."""

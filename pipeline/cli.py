@@ -80,11 +80,12 @@ def predict_all(arguments: Arguments) -> "list[Predicted]":
     from pipeline.stages.finish import Predicted
     from pipeline.stages.predict import predict
     from pipeline.stages.prepare import prepare
+    from pipeline.stages.teach import teach
     from pipeline.stages.train import train
 
     done = []
     for config in arguments.configs:
-        prepared = prepare(config, arguments.force)
+        prepared = teach(config, prepare(config, arguments.force), "teach" in arguments.force)
         tasks = train(config, prepared, arguments.force)
         done.append(Predicted(config, prepared, tasks, predict(config, prepared, tasks, "predict" in arguments.force)))
     return done

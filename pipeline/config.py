@@ -1,137 +1,38 @@
 """The schema of a config: every section, every key, its unit, its choices and its default.
 
 A config is frozen once read. A string below a field is its documentation; it also ends up in
-`configs/schema.json`, from which editors complete keys. The sections on data are in `config_data.py`;
-reading files is `config_files.py`.
+`configs/schema.json`, from which editors complete keys. The sections on data are in `config_data.py`,
+those on training in `config_training.py`; reading files is `config_files.py`.
 """
 
-import os
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.config_data import AnyPath, Cache, Competition, Dedup, ExtraTrain, Folds, Images, Positive, Section, Share, Slug, Task, Thresholds
+from pipeline.config_data import CLASS_TASKS, AnyPath, Cache, Competition, Dedup, ExtraTrain, Folds, Images, Positive, Section, Slug, Task, Thresholds
+from pipeline.config_training import (
+    LOSS_TASKS,
+    Augment,
+    Component,
+    Distillation,
+    Duration,
+    Loss,
+    Mixing,
+    Model,
+    Optimizer,
+    PseudoLabels,
+    Schedule,
+    Teacher,
+    Train,
+    call_arguments,
+    in_epochs,
+)
 
-__all__ = ["Augment", "Cache", "Competition", "Component", "Config", "Dedup", "Ensemble", "ExtraTrain", "Folds", "Images", "Loss", "Mixing", "Model"]
-__all__ += ["Optimizer", "Predict", "Runtime", "Schedule", "Section", "Submission", "Task", "Thresholds", "Train", "View", "call_arguments"]
-__all__ += ["CLASS_TASKS", "FORMAT_TASKS", "LOSS_TASKS", "METRIC_TASKS"]
-
-
-def call_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments from YAML as libraries want them: lists become tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-
-
-class Component(BaseModel):
-    """A class of a library by its name; every other key is one of its arguments."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
-
-    name: str
-    """Name of the class, e.g. HorizontalFlip."""
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Every key but the name."""
-        return dict(self.model_extra or {})
-
-
-class Mixing(Section):
-    """Two pictures in one, with a soft target, on the device."""
-
-    mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    """Alpha of Beta(alpha, alpha) from which Mixup's share is drawn; 0: no Mixup."""
-    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
-    """Alpha of CutMix's Beta distribution; 0: no CutMix. With both, each batch takes one or the other."""
-    prob: Share = 1.0
-    """Share of the batches that are mixed."""
-    off_epochs: Annotated[int, Field(ge=0)] = 0
-    """Last epochs that train without mixing."""
-
-
-class Augment(Section):
-    """What changes a training picture."""
-
-    train: tuple[Component, ...] = ()
-    """albumentations classes by name, in order; `images.fit` follows if the size is not reached yet."""
-    mixing: Mixing = Mixing()
-    """Mixup and CutMix."""
-
-
-class Model(Section):
-    """The network."""
-
-    backbone: str
-    """Name in timm."""
-    weights: Annotated[str, AfterValidator(os.path.expanduser)] | None = "hub"
-    """hub: timm's pretrained weights, downloaded; a file's path; null: random."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Passed to timm.create_model, e.g. {drop_rate: 0.2}."""
-
-
-class Loss(Section):
-    """What training minimises."""
-
-    name: Literal["auto", "cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"] = "auto"
-    """auto: cross entropy for classes, binary cross entropy per label for multilabel, mse for regression."""
-    smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Label smoothing of cross entropy: this share of each target is spread evenly over the classes."""
-
-
-class Optimizer(Section):
-    """How the weights move."""
-
-    name: str = "adamw"
-    """Name in timm's optimiser factory."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    """Peak learning rate."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
-    """Not applied to norms and biases."""
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    """Factor on the learning rate per layer group, from the head down."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of the optimiser, e.g. {betas: [0.9, 0.99]}."""
-
-
-class Schedule(Section):
-    """How the learning rate goes."""
-
-    name: Literal["cosine"] = "cosine"
-    """Half a cosine from the peak to `final_share` of it."""
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 1.0
-    """Linear rise from zero, in epochs; a fraction is fine."""
-    final_share: Share = 0.0
-    """Learning rate at the end, as a share of the peak."""
-
-
-class Train(Section):
-    """One fold's training."""
-
-    epochs: Positive = 10
-    """Passes over the training rows."""
-    batch_size: Positive = 32
-    """Pictures per step on the device."""
-    accumulation: Positive = 1
-    """Batches whose gradients are averaged into one update."""
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = 5.0
-    """Largest gradient norm; null: no clipping."""
-    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.99
-    """Decay of the exponential moving average of the weights, warmed up; null: none."""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """auto: bf16 or else fp16 on a GPU, fp32 on a CPU."""
-    channels_last: bool = True
-    """Memory layout of pictures and weights."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    """Each trains every fold once more; their predictions are averaged."""
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must differ, but got {list(self.seeds)}")
-        return self
-
+__all__ = ["Augment", "Cache", "Competition", "Component", "Config", "Dedup", "Distillation", "Duration", "Ensemble", "ExtraTrain", "Folds", "Images"]
+__all__ += ["Loss", "Mixing", "Model", "Optimizer", "Predict", "PseudoLabels", "Runtime", "Schedule", "Section", "Submission", "Task", "Teacher"]
+__all__ += ["Thresholds", "Train", "View", "call_arguments", "CLASS_TASKS", "FORMAT_TASKS", "LOSS_TASKS", "METRIC_TASKS"]
 
 View = Literal[
     "identity",
@@ -184,11 +85,12 @@ class Runtime(Section):
     """CPU threads of the model, per training process; recorded, since it decides the last bits on a CPU."""
     jobs_per_device: Positive = 1
     """Folds that train side by side on one device."""
+    compile: bool = False
+    """torch.compile the network: minutes at the start, faster steps on a GPU."""
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     """Longest stretch of training that a kill can cost; the end of an epoch always saves."""
 
 
-CLASS_TASKS: tuple[Task, ...] = ("multiclass", "binary", "ordinal")
 METRIC_TASKS: dict[str, tuple[Task, ...]] = {
     "accuracy": (*CLASS_TASKS, "multilabel"),
     "balanced_accuracy": CLASS_TASKS,
@@ -202,22 +104,15 @@ METRIC_TASKS: dict[str, tuple[Task, ...]] = {
     "matthews_correlation": CLASS_TASKS,
     "map_at_3": ("multiclass",),
     "map_at_5": ("multiclass",),
+    "top_3_accuracy": ("multiclass",),
+    "top_5_accuracy": ("multiclass",),
+    "probabilistic_f1": ("binary",),
     "rmse": ("regression",),
     "mae": ("regression",),
     "rmsle": ("regression",),
     "r2": ("regression",),
 }
 """What each metric can score."""
-
-LOSS_TASKS: dict[str, tuple[Task, ...]] = {
-    "auto": (*CLASS_TASKS, "multilabel", "regression"),
-    "cross_entropy": CLASS_TASKS,
-    "binary_cross_entropy": ("multilabel",),
-    "mse": ("regression",),
-    "mae": ("regression",),
-    "huber": ("regression",),
-}
-"""What each loss can train."""
 
 FORMAT_TASKS: dict[str, tuple[Task, ...]] = {
     "auto": (*CLASS_TASKS, "multilabel", "regression"),
@@ -227,6 +122,12 @@ FORMAT_TASKS: dict[str, tuple[Task, ...]] = {
     "top_k": ("multiclass",),
 }
 """What each form of a submission can hold."""
+
+
+def ranks_looked_at(metric: str) -> int | None:
+    """How many ranked classes a metric looks at: 5 of map_at_5 and top_5_accuracy; None for one that ranks nothing."""
+    found = re.fullmatch(r"(?:map_at|top)_(\d+)(?:_accuracy)?", metric)
+    return int(found[1]) if found else None
 
 
 class Config(Section):
@@ -247,6 +148,7 @@ class Config(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    teacher: Teacher | None = None
     predict: Predict = Predict()
     ensemble: Ensemble = Ensemble()
     submission: Submission = Submission()
@@ -259,15 +161,28 @@ class Config(Section):
         views = {"rotate_90"} if self.predict.tta == "dihedral" else set(self.predict.tta)
         if height != width and views & transposing:
             raise ValueError(f"predict.tta turns pictures by 90 degrees, so images.size must be square, but got {[height, width]}")
-        if self.schedule.warmup_epochs >= self.train.epochs:
-            raise ValueError(f"schedule.warmup_epochs must be below train.epochs, but got {self.schedule.warmup_epochs} and {self.train.epochs}")
+        for key, duration in (("schedule.warmup", self.schedule.warmup), ("train.freeze", self.train.freeze)):
+            if (epochs := in_epochs(duration, self.train.epochs)) is not None and epochs >= self.train.epochs:
+                raise ValueError(f"{key} must be below train.epochs, but got {duration} and {self.train.epochs}")
+        if self.teacher is not None and self.teacher.experiment == self.experiment:
+            raise ValueError(f"teacher.experiment: {self.experiment} cannot teach itself; give the student a name of its own: experiment=NEW")
         return self
+
+    @property
+    def optimistic(self) -> tuple[str, ...]:
+        """Why the CV of this experiment flatters it: what chooses on the rows that it is scored on."""
+        chosen = {
+            f"train.checkpoint={self.train.checkpoint}": self.train.checkpoint in ("best", "soup"),
+            "train.patience": self.train.patience is not None,
+            "schedule.name=plateau": self.schedule.name == "plateau",
+            "teacher.distillation.labels=out_of_fold": bool(self.teacher and self.teacher.distillation and self.teacher.distillation.labels == "out_of_fold"),
+        }
+        return tuple(reason for reason, holds in chosen.items() if holds)
 
     @property
     def classes_in_a_cell(self) -> int:
         """Of a top_k submission."""
-        metric, _, k = self.competition.metric.rpartition("_at_")
-        return int(k) if metric else self.submission.k or 5
+        return ranks_looked_at(self.competition.metric) or self.submission.k or 5
 
     @model_validator(mode="after")
     def _task_agrees(self) -> Self:
@@ -277,8 +192,16 @@ class Config(Section):
             if task not in tasks[name]:
                 fitting = ", ".join(other for other, fits in tasks.items() if task in fits)
                 raise ValueError(f"{key}: {name} is for {' or '.join(tasks[name])}, but competition.task is {task}; fitting are {fitting}")
-        if self.submission.k is not None and self.competition.metric.startswith("map_at_") and self.submission.k != self.classes_in_a_cell:
+        if self.submission.k not in (None, self.classes_in_a_cell):
             raise ValueError(f"submission.k: {self.competition.metric} looks at {self.classes_in_a_cell} classes, but got {self.submission.k}")
         if self.loss.smoothing and task in ("multilabel", "regression"):
             raise ValueError(f"loss.smoothing spreads one class over the others, which competition.task {task} has not; write 0")
+        if self.loss.smoothing and self.loss.name not in ("auto", "cross_entropy"):
+            raise ValueError(f"loss.smoothing is of cross_entropy, but loss.name is {self.loss.name}; write 0")
+        if self.loss.class_weights != "none" and task == "regression":
+            raise ValueError("loss.class_weights weigh classes, which competition.task regression has not; write none")
+        if self.train.sampler == "balanced" and task == "regression":
+            raise ValueError("train.sampler: balanced draws each class equally often, but competition.task regression has none; write shuffle")
+        if self.train.sampler == "balanced" and self.loss.class_weights in ("balanced", "square_root"):
+            raise ValueError("train.sampler=balanced and loss.class_weights even the classes out twice; write train.sampler=shuffle or loss.class_weights=none")
         return self

@@ -23,6 +23,7 @@ class Section(BaseModel):
 
 
 Task = Literal["multiclass", "binary", "multilabel", "ordinal", "regression"]
+CLASS_TASKS: tuple[Task, ...] = ("multiclass", "binary", "ordinal")
 MetricName = Literal[
     "accuracy",
     "balanced_accuracy",
@@ -36,6 +37,9 @@ MetricName = Literal[
     "matthews_correlation",
     "map_at_3",
     "map_at_5",
+    "top_3_accuracy",
+    "top_5_accuracy",
+    "probabilistic_f1",
     "rmse",
     "mae",
     "rmsle",

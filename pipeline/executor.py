@@ -8,10 +8,12 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -21,18 +23,45 @@ from pipeline.errors import RunFailed, UserError
 from pipeline.runtime import die_with, start_logging
 
 log = logging.getLogger(__name__)
+SAVING = 60.0  # seconds that processes have to save after Ctrl-C
+FULL = -1  # the fold of a network that learns from all rows
 
 
 @dataclass(frozen=True)
 class Task:
-    """One network to train."""
+    """One network to train: without the rows of its fold, for nested teachers of a second fold, too."""
 
     config: Config
     seed: int
     fold: int
+    also_hidden: int | None = None
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The folds whose rows it must not see; those rows are held out."""
+        return tuple(fold for fold in (self.fold, self.also_hidden) if fold is not None and fold != FULL)
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name below the seed's: fold_2, folds_0_2, or all."""
+        if self.fold == FULL:
+            return "all"
+        return f"fold_{self.fold}" if self.also_hidden is None else f"folds_{self.fold}_{self.also_hidden}"
+
+    @property
+    def number(self) -> int:
+        """What random draws know it by beside its seed."""
+        return self.fold if self.also_hidden is None else (self.also_hidden + 1) << 16 | self.fold
+
+    @property
+    def name(self) -> str:
+        """Which network of its experiment, in words."""
+        if self.fold == FULL:
+            return f"seed {self.seed} on all rows"
+        return f"seed {self.seed} fold {self.fold}" if self.also_hidden is None else f"seed {self.seed} without folds {self.fold} and {self.also_hidden}"
 
     def __str__(self) -> str:
-        return f"{self.config.experiment} seed {self.seed} fold {self.fold}"
+        return f"{self.config.experiment} {self.name}"
 
 
 Work = Callable[[Task, str], bool]
@@ -78,12 +107,27 @@ def _run_pool(outcome: Outcome, tasks: Sequence[Task], work: Work, slots: Sequen
                     _note(outcome, futures[future], future.result)
                 except BrokenProcessPool:
                     undone.append(futures[future])
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.kill()  # a fold that is cut off goes on from its checkpoint
+            _end(processes, SAVING if isinstance(error, KeyboardInterrupt) else 0)
             raise
     return undone
+
+
+def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
+    """Ends processes; they have so many seconds to save what they did. A fold that is cut off goes on from its checkpoint."""
+    try:
+        if seconds:
+            log.info("train     saving; press Ctrl-C again to stop at once")
+        for process in processes if seconds else ():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGINT)
+        deadline = time.monotonic() + seconds
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def _note(outcome: Outcome, task: Task, run: Callable[[], bool]) -> None:
@@ -108,7 +152,7 @@ _slot: dict[str, Any] = {}
 
 def _start_process(queue: Any, parent: int) -> None:
     os.environ["TQDM_DISABLE"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    signal.signal(signal.SIGINT, lambda *_: None)  # heard in the training loop alone, which saves; the parent passes it on
     start_logging()
     _slot["device"] = queue.get()
     die_with(parent)

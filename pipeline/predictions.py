@@ -51,11 +51,24 @@ class Predictions:
         order = np.array([position[name] for name in ids], dtype=np.int64)
         return Predictions(tuple(ids), self.classes, self.values[order], self.fold[order])
 
+    def in_classes(self, classes: Sequence[str]) -> "Predictions":
+        """The same predictions with the columns in the order of `classes`; UserError unless they are the same classes."""
+        if set(self.classes) != set(classes):
+            odd = sorted(set(self.classes) ^ set(classes))[0]
+            raise UserError(f'predictions: class "{odd}" is in one model and not in another; blend models of the same classes')
+        columns = [self.classes.index(name) for name in classes]
+        return Predictions(self.ids, tuple(classes), np.ascontiguousarray(self.values[:, columns]), self.fold)
+
     def in_fold(self, fold: int) -> "Predictions":
         """The rows held out in `fold`; -1 gives the test rows."""
-        return self._rows(np.flatnonzero(self.fold == fold))
+        return self.take(np.flatnonzero(self.fold == fold))
 
-    def _rows(self, rows: npt.NDArray[np.int64]) -> "Predictions":
+    def outside_fold(self, fold: int) -> "Predictions":
+        """The rows that are not held out in `fold`."""
+        return self.take(np.flatnonzero(self.fold != fold))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Predictions":
+        """The rows of these numbers, in their order."""
         return Predictions(tuple(self.ids[row] for row in rows), self.classes, self.values[rows], self.fold[rows])
 
     def digest(self) -> str:
@@ -95,15 +108,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 def align(parts: Sequence[Predictions]) -> list[Predictions]:
     """The same rows and classes, in the first one's order; different ids or classes raise UserError. Each keeps its folds."""
     first = parts[0]
-    aligned = [first]
-    for other in parts[1:]:
-        if set(other.classes) != set(first.classes):
-            odd = sorted(set(other.classes) ^ set(first.classes))[0]
-            raise UserError(f'predictions: class "{odd}" is in one model and not in another; blend models of the same classes')
-        columns = [other.classes.index(name) for name in first.classes]
-        joined = other.of(first.ids)
-        aligned.append(Predictions(joined.ids, first.classes, np.ascontiguousarray(joined.values[:, columns]), joined.fold))
-    return aligned
+    return [first, *(other.in_classes(first.classes).of(first.ids) for other in parts[1:])]
 
 
 def _refuse_difference(have: Iterable[str], want: Sequence[str]) -> None:

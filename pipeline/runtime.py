@@ -4,7 +4,9 @@ import contextlib
 import ctypes
 import itertools
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -104,6 +106,50 @@ def _keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         for parameter, value in ((most_mappings, 0), (trim_threshold, -1), (most_arenas, 1)):
             library.mallopt(parameter, value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch found no memory, on a GPU or on the CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, raised at a point where what was done can be saved."""
+
+
+class CtrlC:
+    """Ctrl-C as a question instead of an exception: the first only sets `asked`, a second one ends the process's work at once.
+
+    Left alone where the shell that started the process has it ignored.
+    """
+
+    asked = False
+
+    def __enter__(self) -> "CtrlC":
+        self._before = signal.getsignal(signal.SIGINT)
+        self._heard = threading.current_thread() is threading.main_thread() and self._before is not signal.SIG_IGN
+        if self._heard:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._heard:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        again, self.asked = self.asked, True
+        if multiprocessing.parent_process() is not None:
+            return  # a terminal sends Ctrl-C to every process, and the parent passes it on
+        if again:
+            raise KeyboardInterrupt
+        os.write(2, b"\nsaving; press Ctrl-C again to stop at once\n")
+
+    def stop_if_asked(self) -> None:
+        """Raises Interrupted after a Ctrl-C."""
+        if self.asked:
+            raise Interrupted
 
 
 def autocast_dtype(precision: str, device: "torch.device") -> "torch.dtype | None":

@@ -51,7 +51,7 @@ def small_settings(root: Path, outputs: Path) -> dict[str, Any]:
         "folds": {"n_splits": 2},
         "images": {"cache_size": 16, "size": 16, "fit": "stretch", "mean": [0.5] * 3, "std": [0.5] * 3},
         "model": {"backbone": "test_resnet", "weights": None},
-        "schedule": {"warmup_epochs": 0},
+        "schedule": {"warmup": 0},
         "train": {"epochs": 1, "batch_size": 64, "ema": 0.9},
         "runtime": {"device": "cpu", "workers": 0, "threads": 1},
     }

@@ -1,5 +1,6 @@
 """What a person can get wrong: one line, exit code 2, no traceback, nothing written is lost."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -155,16 +156,20 @@ def test_a_cache_that_does_not_fit_is_refused_before_it_is_started(digits: Path,
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(digits: Path, tmp_path: Path) -> None:
-    path = config(digits, tmp_path, train={"epochs": 200, "batch_size": 64, "ema": 0.9})
-    command = [sys.executable, str(ROOT / "scripts" / "run_folds.py"), str(path)]
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_saves_ends_with_130_and_the_same_command_goes_on(digits: Path, tmp_path: Path, jobs: int) -> None:
+    path = config(digits, tmp_path, train={"epochs": 200, "batch_size": 8, "ema": 0.9})
+    words = [f"runtime.jobs_per_device={jobs}", "runtime.workers=1"]
+    command = [sys.executable, str(ROOT / "scripts" / "run_folds.py"), str(path), *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=hear_ctrl_c)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("last.pt")) and time.monotonic() < deadline:
+    while len(list(tmp_path.rglob("last.pt"))) < jobs and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    again = script("run_folds.py", path, "train.epochs=201")
+    saved = re.findall(r"saved in epoch (\d+) after (\d+) of \d+ batches", errors)
+    assert len(saved) == jobs, errors
+    again = script("run_folds.py", path, "train.epochs=201", *words)
     assert "train.epochs: 200 -> 201" in refused(again)

@@ -22,7 +22,7 @@ CONFIGS = ROOT / "configs"
 BUILT_BY_HAND = {"base", "digits", "trash"}
 NAMES = list(MINIATURES)
 TINY = ["images.size=32", "images.cache_size=32", "images.preprocess=[]", "images.fit=stretch", "augment.train=[]", "folds.n_splits=2", "train.epochs=1"]
-TINY += ["schedule.warmup_epochs=0", "train.batch_size=16", "train.ema=null", "model.backbone=test_resnet", "model.weights=null", "optimizer.layer_decay=null"]
+TINY += ["schedule.warmup=0", "train.batch_size=16", "train.ema=null", "model.backbone=test_resnet", "model.weights=null", "optimizer.layer_decay=null"]
 TINY += ["predict.tta=none", "runtime.device=cpu", "runtime.workers=0", "runtime.threads=1", "runtime.jobs_per_device=1"]
 
 

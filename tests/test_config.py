@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import FORMAT_TASKS, LOSS_TASKS, METRIC_TASKS, Competition, Component, Config, Images, Loss, Predict, Submission, View
+from pipeline.config import FORMAT_TASKS, LOSS_TASKS, METRIC_TASKS, Competition, Component, Config, Images, Loss, Optimizer, Predict, Submission, View
 from pipeline.config_files import json_schema, load_config, parse_yaml, write_config
 from pipeline.errors import UserError
 
@@ -114,7 +114,7 @@ def test_lists_replace(tmp_path: Path) -> None:
 def test_a_component_whose_name_changes_drops_the_old_arguments(tmp_path: Path) -> None:
     written(tmp_path, ENOUGH + "optimizer: {name: adamw, learning_rate: 7e-3, arguments: {betas: [0.9, 0.99]}}\n", "base.yaml")
     config = load_config(written(tmp_path, "_base_: base.yaml\noptimizer: {name: sgd, weight_decay: 0}\n"))
-    assert config.optimizer.model_dump() == {"name": "sgd", "learning_rate": 1e-3, "weight_decay": 0.0, "layer_decay": None, "arguments": {}}
+    assert config.optimizer == Optimizer(name="sgd", weight_decay=0.0)
 
 
 def test_another_backbone_drops_the_old_ones_arguments_and_weights(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_wrong_value_is_quoted_with_its_key(tmp_path: Path, override: str, key
 @pytest.mark.parametrize("override", ["train.channels_last=no", "train.channels_last=off", "train.epochs=true", "train.ema=true"])
 def test_a_word_is_no_truth_value_and_a_truth_value_no_number(tmp_path: Path, override: str) -> None:
     key = override.partition("=")[0]
-    assert f"{key}: " in refusal(written(tmp_path, ENOUGH), override, "schedule.warmup_epochs=0")
+    assert f"{key}: " in refusal(written(tmp_path, ENOUGH), override, "schedule.warmup=0")
 
 
 @pytest.mark.parametrize("key", ["optimizer.learning_rate", "optimizer.weight_decay", "train.clip_norm", "runtime.checkpoint_minutes", "augment.mixing.mixup"])
@@ -331,8 +331,57 @@ def test_views_that_only_flip_take_any_input(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, ENOUGH), ["predict.tta=flips", "images.size=[32, 48]"]).images.shape == (32, 48)
 
 
-def test_warm_up_must_end_before_training_does(tmp_path: Path) -> None:
-    assert "schedule.warmup_epochs must be below train.epochs" in refusal(written(tmp_path, ENOUGH), "train.epochs=1")
+@pytest.mark.parametrize("override", ["schedule.warmup=1", "schedule.warmup=100%", "schedule.warmup=1 epoch", "train.freeze=1"])
+def test_warm_up_and_freezing_must_end_before_training_does(tmp_path: Path, override: str) -> None:
+    message = refusal(written(tmp_path, ENOUGH), "schedule.warmup=0", "train.epochs=1", override)
+    assert f"{override.partition('=')[0]} must be below train.epochs" in message
+
+
+@pytest.mark.parametrize("duration", [0, 0.5, 2, "300 steps", "1 step", "10%", "2.5 %", "1.5 epochs"])
+def test_durations_are_epochs_steps_or_shares(tmp_path: Path, duration: float | str) -> None:
+    assert load_config(written(tmp_path, ENOUGH), [f"schedule.warmup={duration}", "train.epochs=9"]).schedule.warmup == duration
+
+
+@pytest.mark.parametrize("duration", ["-1", "10 percent", "steps", "5 minutes"])
+def test_other_durations_are_refused(tmp_path: Path, duration: str) -> None:
+    assert "schedule.warmup" in refusal(written(tmp_path, ENOUGH), f"schedule.warmup={duration}")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("train.checkpoint=best", "train.checkpoint=best"),
+        ("train.checkpoint=soup", "train.checkpoint=soup"),
+        ("train.patience=3", "train.patience"),
+        ("schedule.name=plateau", "schedule.name=plateau"),
+        ("teacher={experiment: other, distillation: {labels: out_of_fold}}", "teacher.distillation.labels=out_of_fold"),
+    ],
+)
+def test_what_chooses_on_the_rows_it_is_scored_on_is_named(tmp_path: Path, override: str, reason: str) -> None:
+    assert load_config(written(tmp_path, ENOUGH), [override]).optimistic == (reason,)
+
+
+@pytest.mark.parametrize(
+    "override", ["train.checkpoint=average", "teacher={experiment: other, distillation: {}}", "teacher={experiment: other, pseudo_labels: {}}"]
+)
+def test_what_chooses_nothing_there_is_not_called_optimistic(tmp_path: Path, override: str) -> None:
+    assert load_config(written(tmp_path, ENOUGH), [override]).optimistic == ()
+
+
+def test_a_teacher_teaches_something_and_not_itself(tmp_path: Path) -> None:
+    path = written(tmp_path, ENOUGH)
+    assert "needs pseudo_labels or distillation" in refusal(path, "teacher={experiment: other}")
+    assert "cannot teach itself" in refusal(path, "experiment=one", "teacher={experiment: one, pseudo_labels: {}}")
+
+
+def test_classes_are_not_evened_out_twice(tmp_path: Path) -> None:
+    assert "twice" in refusal(written(tmp_path, ENOUGH), "train.sampler=balanced", "loss.class_weights=balanced")
+
+
+def test_a_metric_that_ranks_classes_says_how_many_a_cell_takes(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, ENOUGH), ["competition.metric=top_3_accuracy"])
+    assert config.classes_in_a_cell == 3
+    assert "looks at 3 classes" in refusal(written(tmp_path, ENOUGH), "competition.metric=top_3_accuracy", "submission.k=5")
 
 
 @pytest.mark.parametrize(
@@ -349,6 +398,9 @@ def test_warm_up_must_end_before_training_does(tmp_path: Path) -> None:
         (["submission.format=score"], "submission.format: score is for binary or regression"),
         (["competition.task=multilabel", "submission.format=top_k"], "submission.format: top_k is for multiclass"),
         (["competition.task=multilabel", "loss.smoothing=0.1"], "loss.smoothing spreads one class over the others"),
+        (["loss.name=focal", "loss.smoothing=0.1"], "loss.smoothing is of cross_entropy, but loss.name is focal; write 0"),
+        (["competition.task=regression", "competition.metric=rmse", "loss.class_weights=balanced"], "regression has not; write none"),
+        (["competition.task=regression", "competition.metric=rmse", "train.sampler=balanced"], "regression has none; write shuffle"),
     ],
 )
 def test_metric_loss_and_format_must_fit_the_task(tmp_path: Path, overrides: list[str], message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.errors import RunFailed, UserError
-from pipeline.executor import Task, run_tasks
+from pipeline.executor import FULL, Task, run_tasks
 from pipeline.files import write_text
 
 
@@ -182,3 +182,13 @@ def test_an_error_that_cannot_travel_between_processes_stops_no_other_task(small
 
 def test_a_task_is_called_by_its_experiment_seed_and_fold(small: Config, tmp_path: Path) -> None:
     assert str(Task(small, 3, 1)) == "small seed 3 fold 1"
+
+
+def test_every_network_of_an_experiment_has_a_folder_a_name_and_random_draws_of_its_own(small: Config) -> None:
+    networks = [Task(small, 0, fold) for fold in (FULL, 0, 1, 2, 40)]
+    networks += [Task(small, 0, first, second) for first, second in ((0, 1), (0, 2), (1, 2), (0, 40), (39, 40))]
+    for of in (lambda task: task.folder, lambda task: task.number, lambda task: task.name):
+        assert len({of(task) for task in networks}) == len(networks)
+    assert [task.folder for task in networks[:2]] == ["all", "fold_0"]
+    assert [task.number for task in networks[1:5]] == [0, 1, 2, 40], "those of folds draw as they always did"
+    assert [task.hidden for task in (*networks[:2], networks[5])] == [(), (0,), (0, 1)]

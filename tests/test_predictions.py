@@ -177,3 +177,23 @@ def test_each_model_keeps_its_own_folds_by_id() -> None:
 def test_models_of_other_rows_or_classes_are_refused(other: Predictions, message: str) -> None:
     with pytest.raises(UserError, match=message):
         align([predictions("abc"), other])
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_rows_outside_a_fold_are_all_but_those_in_it() -> None:
+    whole = predictions(list("abcdef"), fold=[0, 1, 2, 0, 1, TEST])
+    assert whole.outside_fold(1).ids == ("a", "c", "d", "f")
+    both = concatenate([whole.outside_fold(1), whole.in_fold(1)])
+    assert_same(both.of(whole.ids), whole)
+    assert_same(whole.take(np.array([4, 0])), whole.of(list("eabcdf")).take(np.array([0, 1])))
+
+
+def test_columns_are_joined_by_the_name_of_their_class() -> None:
+    whole = predictions(list("xyz"))
+    turned = whole.in_classes(("c", "a", "b"))
+    np.testing.assert_array_equal(turned.values, whole.values[:, [2, 0, 1]])
+    assert_same(turned.in_classes(whole.classes), whole)
+    with pytest.raises(UserError, match='class "c" is in one model and not in another'):
+        whole.in_classes(("a", "b", "d"))

@@ -28,6 +28,11 @@ def fold_weights(how: str, scores: Sequence[float], sign: int) -> Floats:
     return np.asarray(raw / raw.sum())
 
 
+def with_mean_weight(weights: Floats, members: int) -> Floats:
+    """Weights of `members` [members], sum 1: those of the first ones in proportion, each further one with their mean."""
+    return np.concatenate([weights, np.full(members - len(weights), weights.mean())]) * (len(weights) / members)
+
+
 def blend(values: Sequence[npt.NDArray[np.float32]], weights: Floats) -> npt.NDArray[np.float32]:
     """Weighted mean of predictions [rows, outputs], weights of sum 1; summed in double precision."""
     total = np.zeros(values[0].shape, dtype=np.float64)

@@ -14,14 +14,14 @@ from pipeline.artifacts import Manifest, build_stage, finished, join_names, run_
 from pipeline.config import Config
 from pipeline.data.tables import read_solution
 from pipeline.data.targets import Numbers
-from pipeline.ensembling.scores import cross_validation, describe, score_of, target_numbers
-from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights, given_truth
+from pipeline.ensembling.scores import cross_validation, describe, score_of, target_numbers, union
+from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights, given_truth, with_mean_weight
 from pipeline.errors import UserError
-from pipeline.executor import Task
+from pipeline.executor import FULL, Task
 from pipeline.files import digest, digest_file, digest_table, lock, read_json, remove_leftovers, write_json, write_table
 from pipeline.predictions import Predictions, align
 from pipeline.stages.predict import load_piece, seed_mean
-from pipeline.stages.prepare import Prepared, workspace
+from pipeline.stages.prepare import Prepared, optimistic, workspace
 from pipeline.stages.versions import define_stage
 from pipeline.submission.formats import Form, require_valid, to_table
 from pipeline.training.metrics import METRICS
@@ -45,24 +45,28 @@ class Predicted:
         assert manifest is not None, f"{self.folder} is finished"
         return manifest.digest
 
+    @property
+    def optimistic(self) -> tuple[str, ...]:
+        """Why its CV flatters it."""
+        return optimistic(self.config, self.prepared.lessons)
+
     def out_of_fold(self) -> Predictions:
         """One row per training row, the mean over seeds."""
-        return seed_mean([load_piece(self.folder, task, "oof") for task in self.tasks])
+        return seed_mean([load_piece(self.folder, task, "oof") for task in self.tasks if task.fold != FULL])
 
     def test(self, how: str) -> Predictions:
-        """One row per test row: folds weighted as `how` says within each seed, then the mean over seeds."""
+        """One row per test row: folds weighted as `how` says within each seed, beside them a network on all rows with their mean
+        weight; then the mean over seeds."""
         metric = METRICS[self.config.competition.metric]
         seeds = sorted({task.seed for task in self.tasks})
         parts: list[Predictions] = []
         weights: list[npt.NDArray[np.float64]] = []
         for seed in seeds:
             tasks = [task for task in self.tasks if task.seed == seed]
-            scores = []
-            for task in tasks:
-                held_out = load_piece(self.folder, task, "oof")
-                scores.append(score_of(held_out, self.prepared.target, self.prepared.truth, metric.name))
-                parts.append(load_piece(self.folder, task, "test"))
-            weights.append(fold_weights(how, scores, metric.sign) / len(seeds))
+            held_out = [load_piece(self.folder, task, "oof") for task in tasks if task.fold != FULL]
+            scores = [score_of(part, self.prepared.target, self.prepared.truth, metric.name) for part in held_out]
+            parts += [load_piece(self.folder, task, "test") for task in sorted(tasks, key=lambda task: task.fold == FULL)]
+            weights.append(with_mean_weight(fold_weights(how, scores, metric.sign), len(tasks)) / len(seeds))
         joined = align(parts)
         return replace(joined[0], values=blend([part.values for part in joined], np.concatenate(weights)))
 
@@ -75,6 +79,8 @@ def ensemble(experiments: Sequence[Predicted], force: bool = False) -> Path:
         raise UserError("the configs name different metrics; an ensemble is scored by one")
     settings = {"names": names, **first.ensemble.model_dump(mode="json")}
     inputs = {"predictions": [experiment.digest for experiment in experiments], "metric": first.competition.metric}
+    reasons = union(experiment.optimistic for experiment in experiments)
+    inputs |= {"optimistic": reasons} if reasons else {}
     stage = define_stage("ensemble", settings, **inputs)
     folder = workspace(first).ensemble(names)
 
@@ -112,7 +118,7 @@ def _blend(experiments: Sequence[Predicted]) -> tuple[Predictions, Predictions, 
     section, metric = experiments[0].config.ensemble, experiments[0].config.competition.metric
     target, truth = experiments[0].prepared.target, experiments[0].prepared.truth
     parts = align([experiment.out_of_fold() for experiment in experiments])
-    singles = {e.config.experiment: cross_validation(p, target, truth, metric) for e, p in zip(experiments, parts, strict=True)}
+    singles = {e.config.experiment: cross_validation(p, target, truth, metric, e.optimistic) for e, p in zip(experiments, parts, strict=True)}
     weights = {"equal": np.full(len(parts), 1 / len(parts))}
     blends = {"equal": replace(parts[0], values=blend([part.values for part in parts], weights["equal"]))}
     if target.task == "regression":
@@ -122,7 +128,8 @@ def _blend(experiments: Sequence[Predicted]) -> tuple[Predictions, Predictions, 
         blends["fitted"], weights["fitted"] = _fit(parts, target_numbers(parts[0], target, truth))
     elif section.models == "fitted":
         raise UserError("ensemble.models=fitted: the experiments use different folds; give them the same folds, or write equal")
-    schemes = {name: cross_validation(blended, target, truth, metric) for name, blended in blends.items()}
+    reasons = union(experiment.optimistic for experiment in experiments)
+    schemes = {name: cross_validation(blended, target, truth, metric, reasons) for name, blended in blends.items()}
     tests = align([experiment.test(section.folds) for experiment in experiments])
     test = replace(tests[0], values=blend([part.values for part in tests], weights[section.models]))
     scores = {"experiments": singles, "schemes": schemes, "chosen": section.models}

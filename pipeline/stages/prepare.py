@@ -20,6 +20,7 @@ from pipeline.files import DigestMemory, digest_table, write_table
 from pipeline.runtime import cores
 from pipeline.stages.versions import STAGE_VERSION, define_stage
 from pipeline.submission.formats import choose_format, class_columns, make_sample
+from pipeline.training.teaching import Lessons
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Prepared:
     cache: Path
     cache_digest: dict[str, str]
     """Of the cached pixels, by split."""
+    lessons: Lessons | None = None
+    """What a student learns from its teacher."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,9 +56,9 @@ class Prepared:
         """Target by id of every row in the folds."""
         return dict(zip(self.folds["id"], self.folds["target"], strict=True))
 
-    def extra_of(self, fold: int) -> pd.DataFrame:
-        """The further labelled rows that a fold trains on."""
-        return self.extra[self.extra["fold"] != fold]
+    def extra_without(self, hidden: Collection[int]) -> pd.DataFrame:
+        """The further labelled rows that a network trains on which must not see these folds."""
+        return self.extra[~self.extra["fold"].isin(hidden)]
 
     def ids(self, split: str) -> list[str]:
         """Ids of a split whose pictures can be read."""
@@ -65,6 +68,11 @@ class Prepared:
 def workspace(config: Config) -> Workspace:
     """Where everything of this competition is written."""
     return Workspace(config.outputs / config.competition.name)
+
+
+def optimistic(config: Config, lessons: Lessons | None) -> tuple[str, ...]:
+    """Why an experiment's CV flatters it: by its own choices, or by its teacher's."""
+    return (*config.optimistic, *(lessons.optimistic if lessons else ()))
 
 
 def prepare(config: Config, force: Collection[str] = ()) -> Prepared:
@@ -92,6 +100,8 @@ def understand(config: Config, rows: pd.DataFrame, sample: pd.DataFrame | None) 
         raise UserError(f'competition.label_separator: "{competition.label_separator}" stands between classes in a cell, but is in class "{odd[0]}", too')
     if competition.metric == "rmsle" and rows.loc[rows["split"] == "train", "target"].astype(float).min() <= -1:
         raise UserError("competition.metric: rmsle takes the logarithm of 1 + target, but a training target is -1 or less; write rmse")
+    if config.loss.name == "log_mse" and rows.loc[rows["split"] != "test", "target"].astype(float).min() <= -1:
+        raise UserError("loss.name: log_mse takes the logarithm of 1 + target, but a training target is -1 or less; write mse")
     if odd := target.unknown(rows.loc[rows["split"] == "extra", "target"]):
         raise UserError(f'competition.extra_train: "{odd[0]}" is no class of the train table; rename it there or remove its rows')
     if sample is None:

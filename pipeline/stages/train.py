@@ -1,14 +1,13 @@
-"""The train stage: every seed and fold of an experiment, each a task with its own folder and manifest."""
+"""The train stage: every seed and fold of an experiment, and nested teachers, each a task with its own folder and manifest."""
 
 import functools
 import logging
-import math
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,46 +15,65 @@ import pandas as pd
 from pipeline.artifacts import Manifest, Stage, build_stage, finished, refuse_changed
 from pipeline.config import Config, Images, Model, Train
 from pipeline.config_files import write_config
-from pipeline.data.targets import Numbers
+from pipeline.ensembling.scores import mark
 from pipeline.errors import RunFailed, UserError
-from pipeline.executor import Task, run_tasks
+from pipeline.executor import FULL, Task, run_tasks
 from pipeline.files import DigestMemory, digest_table, lock, write_text
-from pipeline.stages.prepare import Prepared, workspace
+from pipeline.stages.learning import fold_data, learned, load_lesson
+from pipeline.stages.prepare import Prepared, optimistic, workspace
 from pipeline.stages.versions import define_stage
-
-if TYPE_CHECKING:
-    import torch
-
-    from pipeline.training.engine import FoldData
 
 log = logging.getLogger(__name__)
 
 
 def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> list[Task]:
-    """Trains what is not trained yet; returns every task of the experiment. RunFailed lists what is missing."""
-    tasks = [Task(config, seed, fold) for seed in config.train.seeds for fold in range(config.folds.n_splits)]
-    stages = {(task.seed, task.fold): train_stage(task, prepared) for task in tasks}
-    again = "train" in force
-    for task in tasks:
-        if not again:
-            _refuse_changed(task, stages[task.seed, task.fold])
-    open_tasks = [task for task in tasks if again or not finished(stages[task.seed, task.fold], fold_folder(task) / "manifest.json")]
+    """Trains what is not trained yet; returns every task of the experiment, those on all rows last. RunFailed lists what is missing."""
+    for tasks in (fold_tasks(config), full_tasks(config)):
+        if tasks:
+            train_networks(tasks, prepared, "train" in force)
+    return fold_tasks(config) + full_tasks(config)
+
+
+def fold_tasks(config: Config) -> list[Task]:
+    """Every seed and fold of an experiment."""
+    return [Task(config, seed, fold) for seed in config.train.seeds for fold in range(config.folds.n_splits)]
+
+
+def full_tasks(config: Config) -> list[Task]:
+    """Every seed on all rows, where `train.full_data` asks for that."""
+    return [Task(config, seed, FULL) for seed in config.train.seeds if config.train.full_data]
+
+
+def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = False) -> None:
+    """Trains those of an experiment's networks that are not trained yet, or all of them `again`. RunFailed lists what is missing."""
+    config = tasks[0].config
+    stages = [train_stage(task, prepared) for task in tasks]
+    for task, stage in zip(tasks, stages, strict=True) if not again else ():
+        _refuse_changed(task, stage)
+    open_tasks = [task for task, stage in zip(tasks, stages, strict=True) if again or not is_trained(task, stage)]
     folder = workspace(config).experiment(config.experiment)
     if not open_tasks:
-        log.info("train     up to date: %d networks in %s", len(tasks), folder)
-        return tasks
-    _check_before(config, prepared)
-    for task in tasks if again else []:
-        _remove(task)
-    if again or not (folder / "config.yaml").exists():
+        log.info("train     up to date: %s in %s", _counted(tasks), folder)
+        return
+    _check_before(config, prepared, tasks)
+    for old in _replaced(tasks) if again else []:
+        _remove(old)
+    own = all(task.also_hidden is None for task in tasks)
+    if own and (again or not (folder / "config.yaml").exists()):
         write_text(folder / "config.yaml", write_config(config))
     started = time.monotonic()
     failed = _run_all(config, prepared, open_tasks)
     if failed:
-        raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + ". The other folds are kept; the same command goes on")
-    write_text(folder / "config.yaml", write_config(config))
-    log.info("train     %d networks in %.0f s -> %s", len(open_tasks), time.monotonic() - started, folder)
-    return tasks
+        raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + ". The other networks are kept; the same command goes on")
+    if own:
+        write_text(folder / "config.yaml", write_config(config))
+    log.info("train     %s in %.0f s -> %s", _counted(open_tasks), time.monotonic() - started, folder)
+
+
+def _counted(tasks: Sequence[Task]) -> str:
+    """How many networks of which kind, in words."""
+    noun = "network" if tasks[0].also_hidden is None else "nested teacher"
+    return f"{len(tasks)} {noun}{'s' if len(tasks) > 1 else ''}{' on all rows' if tasks[0].fold == FULL else ''}"
 
 
 def _run_all(config: Config, prepared: Prepared, tasks: list[Task]) -> list[tuple[Task, str]]:
@@ -72,26 +90,46 @@ def _run_all(config: Config, prepared: Prepared, tasks: list[Task]) -> list[tupl
 
 def fold_folder(task: Task) -> Path:
     """Where a task's network is kept."""
-    return workspace(task.config).fold(task.config.experiment, task.seed, task.fold)
+    return workspace(task.config).network(task.config.experiment, task.seed, task.folder)
+
+
+def is_trained(task: Task, stage: Stage) -> bool:
+    """Whether its network is there, trained as `stage` says."""
+    return finished(stage, fold_folder(task) / "manifest.json") is not None
 
 
 def train_stage(task: Task, prepared: Prepared) -> Stage:
-    """What decides the weights of one fold."""
-    weights = task.config.model.weights
+    """What decides the weights of one network; of one on all rows it follows from the folds, which are trained before."""
+    config, weights = task.config, task.config.model.weights
     if weights not in (None, "hub"):
         weights = _weights_digest(task, Path(weights))
-    stage = define_stage(
-        "train",
-        _training_settings(task.config),
-        target=[prepared.target.task, prepared.classes],
-        folds=prepared.folds_digest,
-        pixels=prepared.cache_digest["train"],
-        extra=[prepared.cache_digest["extra"], digest_table(prepared.extra_of(task.fold))] if len(prepared.extra) else None,
-        weights=weights,
-        seed=task.seed,
-        fold=task.fold,
-    )
-    return replace(stage, decisive=_training_settings(task.config, exclude_defaults=True))
+    inputs = {
+        "target": [prepared.target.task, prepared.classes],
+        "folds": prepared.folds_digest,
+        "pixels": prepared.cache_digest["train"],
+        "extra": [prepared.cache_digest["extra"], digest_table(prepared.extra_without(task.hidden))] if len(prepared.extra) else None,
+        "weights": weights,
+        "seed": task.seed,
+        "fold": task.fold,
+    }
+    if task.also_hidden is not None:
+        inputs["also_hidden"] = task.also_hidden
+    if task.fold == FULL:
+        inputs["stop_after"] = _shown_epochs(task)
+    settings = _training_settings(config)
+    if prepared.lessons is not None and config.teacher is not None:
+        settings["teacher"] = config.teacher.model_dump(mode="json")
+        inputs["lessons"] = prepared.lessons.digests[task.folder]
+    return replace(define_stage("train", settings, **inputs), decisive=_training_settings(config, exclude_defaults=True))
+
+
+def _shown_epochs(task: Task) -> int:
+    """For how many epochs to train on all rows: the rounded mean of those that the folds of the same seed were trained for."""
+    folds = [fold_folder(other) / "manifest.json" for other in fold_tasks(task.config) if other.seed == task.seed]
+    manifests = [manifest for path in folds if (manifest := Manifest.read(path))]
+    assert len(manifests) == len(folds), "the folds are trained before the network on all rows"
+    epochs = [int(manifest.record["epochs"]) for manifest in manifests]
+    return max(1, round(sum(epochs) / len(epochs)))
 
 
 def _training_settings(config: Config, exclude_defaults: bool = False) -> dict[str, Any]:
@@ -104,7 +142,7 @@ def _training_settings(config: Config, exclude_defaults: bool = False) -> dict[s
     keys |= {
         "images": set(Images.model_fields) - {"cache_size", "corrupt"},
         "model": set(Model.model_fields) - {"weights"},
-        "train": set(Train.model_fields) - {"seeds"},
+        "train": set(Train.model_fields) - {"seeds", "full_data"},
     }
     return config.model_dump(mode="json", include=keys, exclude_defaults=exclude_defaults)
 
@@ -120,12 +158,18 @@ def _weights_digest(task: Task, path: Path) -> str:
     return found
 
 
-def _remove(task: Task) -> None:
-    folder = fold_folder(task)
+def _replaced(tasks: Sequence[Task]) -> list[Path]:
+    """Folders of the networks, and with an experiment's folds all that follows from them: its nested teachers, its networks on all rows."""
+    folders = {fold_folder(task) for task in tasks}
+    seeds = {fold_folder(task).parent for task in tasks if task.fold != FULL and task.also_hidden is None}
+    return sorted(folders | {old for seed in seeds for pattern in ("folds_*", "all") for old in seed.glob(pattern)})
+
+
+def _remove(folder: Path) -> None:
     with lock(folder / ".lock", wait=f"train: waiting for another process in {folder}"):
         (folder / "manifest.json").unlink(missing_ok=True)
-        for name in ("last.pt", "previous.pt", "history.csv"):
-            (folder / name).unlink(missing_ok=True)
+        for path in (*folder.glob("*.pt"), folder / "history.csv"):
+            path.unlink(missing_ok=True)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
@@ -138,21 +182,26 @@ def _refuse_changed(task: Task, stage: Stage) -> None:
     refuse_changed(folder, {**manifest.settings, **manifest.inputs}, {**stage.settings, **stage.inputs})
 
 
-def _check_before(config: Config, prepared: Prepared) -> None:
-    """Faults that every fold would meet, found once before the first one starts; downloads weights from the hub."""
+def _check_before(config: Config, prepared: Prepared, tasks: Sequence[Task]) -> None:
+    """Faults that every network would meet, and damaged lessons, found once before the first one starts; downloads weights from the hub."""
     from pipeline.runtime import devices, stay_offline_without_network
 
     if config.model.weights == "hub":
         stay_offline_without_network()
     from pipeline.augment.transforms import Transforms
-    from pipeline.training.models import build_model, check_output
+    from pipeline.training.losses import build_loss
+    from pipeline.training.models import build_model, check_output, head_names
     from pipeline.training.optim import build_optimizer
 
     devices(config.runtime.device)
     Transforms(config.augment.train).check(_extreme_shapes(prepared.rows, config.images.cache_size))
     model = build_model(config.model, len(prepared.classes), seed=0)
     check_output(model, config.images.shape, len(prepared.classes))
-    build_optimizer(config.optimizer, model)
+    build_optimizer(config.optimizer, model, head_names(model))
+    build_loss(config.loss, prepared.target.task, learned(prepared, tasks[0])[1], len(prepared.classes))
+    if prepared.lessons is not None:
+        for network in {task.folder for task in tasks}:
+            load_lesson(prepared.lessons, network)
 
 
 def _extreme_shapes(rows: pd.DataFrame, size: int) -> list[tuple[int, int]]:
@@ -173,9 +222,15 @@ def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool) -> bo
         if finished(stage, folder / "manifest.json") is None:
             _refuse_changed(task, stage)
             manifest = build_stage(stage, folder / "manifest.json", functools.partial(_fit, prepared, task, device, stage))
-            record = manifest.record
-            log.info("train     seed %d fold %d: %s %.4f, %.0f s", task.seed, task.fold, task.config.competition.metric, record["score"], record["seconds"])
+            log.info("train     %s: %s", task.name, _how_it_went(task, prepared, manifest.record))
     return True
+
+
+def _how_it_went(task: Task, prepared: Prepared, record: Mapping[str, Any]) -> str:
+    if task.fold == FULL:
+        return f"{record['epochs']} epochs, as the folds, {record['seconds']:.0f} s"
+    score = f"{task.config.competition.metric} {record['score']:.4f}"
+    return f"{score}, {record['seconds']:.0f} s{mark(optimistic(task.config, prepared.lessons))}"
 
 
 def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tuple[str, dict[str, Any]]:
@@ -185,57 +240,32 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
     from pipeline.runtime import integer_seed, start_torch
     from pipeline.training.checkpoint import digest_weights
     from pipeline.training.datasets import Normalise
-    from pipeline.training.engine import Place, Recipe, Trainer
+    from pipeline.training.engine import Trainer
+    from pipeline.training.fold import Place, Recipe
     from pipeline.training.models import build_model
 
     config, device = task.config, torch.device(device_name)
     start_torch(config.runtime.threads, device.type)
-    model = build_model(config.model, len(prepared.classes), integer_seed("initialise", task.seed, task.fold))
+    model = build_model(config.model, len(prepared.classes), integer_seed("initialise", task.seed, task.number))
     recipe = Recipe(config.augment, config.loss, config.optimizer, config.schedule, config.train)
-    place = Place(task.seed, task.fold, fold_folder(task), stage.fingerprint, {**stage.settings, **stage.inputs}, config.runtime.checkpoint_minutes)
+    place = Place(
+        seed=task.seed,
+        fold=task.number,
+        folder=fold_folder(task),
+        fingerprint=stage.fingerprint,
+        settings={**stage.settings, **stage.inputs},
+        checkpoint_minutes=config.runtime.checkpoint_minutes,
+        compile=config.runtime.compile,
+        title=task.name,
+    )
     normalise = Normalise(config.images, device, config.train.channels_last)
-    trainer = Trainer(model, _fold_data(prepared, task, device), recipe, normalise, place, device)
+    trainer = Trainer(model, fold_data(prepared, task, device), recipe, normalise, place, device, stage.inputs.get("stop_after"))
     weights = trainer.run()
     return digest_weights(weights), {
-        "score": trainer.history.rows[-1].get(config.competition.metric, math.nan),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "epochs": config.train.epochs,
         "device": device_name,
         "threads": config.runtime.threads,
         "precision": str(trainer.autocast or torch.float32),
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        **trainer.record,
     }
-
-
-def learned_targets(prepared: Prepared, task: Task) -> Numbers:
-    """Targets of what a fold's network learns from: the train rows of the other folds, then the extra rows."""
-    learned = prepared.folds.loc[prepared.folds["fold"] != task.fold, "target"]
-    return prepared.target.numbers([*learned, *prepared.extra_of(task.fold)["target"]])
-
-
-def _fold_data(prepared: Prepared, task: Task, device: "torch.device") -> "FoldData":
-    from pipeline.augment.transforms import Transforms
-    from pipeline.data.cache import ImageCache
-    from pipeline.training.datasets import EpochBatches, PlainImages, TrainingImages, plain_loader, training_loader
-    from pipeline.training.engine import FoldData
-    from pipeline.training.outputs import Outputs
-
-    config, target = task.config, prepared.target
-    inside = prepared.folds["fold"] == task.fold
-    learned, held_out = prepared.folds[~inside], prepared.folds[inside]
-    places = [("train", name) for name in learned["id"]] + [("extra", name) for name in prepared.extra_of(task.fold)["id"]]
-    train_targets = learned_targets(prepared, task)
-    images = ImageCache(prepared.cache, prepared.pictures)
-    batches = EpochBatches(len(places), config.train.batch_size, task.seed, task.fold)
-    dataset = TrainingImages(images, places, Transforms(config.augment.train), config.images, task.seed, task.fold)
-    plain = PlainImages(images, "train", held_out["id"].tolist(), config.images)
-    return FoldData(
-        batches=batches,
-        train=training_loader(dataset, batches, config.runtime.workers, device),
-        train_targets=train_targets,
-        valid=plain_loader(plain, config.predict.batch_size, config.runtime.workers, device),
-        valid_targets=target.numbers(held_out["target"].tolist()),
-        target=target,
-        outputs=Outputs.of(target.task, train_targets),
-        metric=config.competition.metric,
-    )

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from pipeline.config import ranks_looked_at
 from pipeline.config_data import Task
 from pipeline.data.targets import Target, split_labels
 from pipeline.errors import UserError
 from pipeline.predictions import Predictions
 
 ROW_SUM_TOLERANCE = 1e-3
-OF_VALUES = ("log_loss", "roc_auc", "average_precision")  # metrics that want a probability rather than a label
+OF_VALUES = ("log_loss", "roc_auc", "average_precision", "probabilistic_f1")  # metrics that want a probability rather than a label
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def choose_format(asked: str, sample: pd.DataFrame | None, task: Task, metric: s
         return "probabilities"
     if metric in OF_VALUES and task == "binary":
         return "score"
-    if metric.startswith("map_at_"):
+    if ranks_looked_at(metric):
         return "top_k"
     if metric in OF_VALUES and sample is not None:
         raise UserError(

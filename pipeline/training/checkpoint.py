@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,6 +66,12 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[st
             continue
         return state
     return None
+
+
+def final_weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights that a finished fold predicts with: those chosen, else the moving average, else the network's own."""
+    weights: dict[str, torch.Tensor] = next(state[key] for key in ("chosen", "ema", "model") if state.get(key) is not None)
+    return weights
 
 
 def digest_weights(weights: dict[str, torch.Tensor]) -> str:

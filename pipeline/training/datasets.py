@@ -6,8 +6,9 @@ sampler carries all four, so neither the number of workers nor a resume can chan
 
 import functools
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from pipeline.augment.transforms import Transforms
 from pipeline.config import Images
 from pipeline.data.cache import ImageCache
 from pipeline.data.images import fit_to
+from pipeline.data.targets import Numbers
 from pipeline.runtime import die_with, stream
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -36,11 +38,14 @@ class Draw(NamedTuple):
 class EpochBatches(Sampler[list[Draw]]):
     """Batches of one epoch in a shuffled order that follows from (seed, fold, epoch).
 
-    A last batch that is not full is left out, unless it is the only one.
+    balance: None, every row comes once; or the targets of the rows, as training learns them: as many draws, each class equally
+    often, and within a class every row equally often, give or take one. A last batch that is not full is left out, unless it is the only one.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, fold: int) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int, fold: int, balance: Numbers | None = None) -> None:
+        assert balance is None or len(balance) == rows, "one target per row"
         self._rows, self._batch_size, self._place = rows, batch_size, (seed, fold)
+        self._groups = None if balance is None else _rows_of_classes(balance)
         self.epoch = 0
         self.first_batch = 0
 
@@ -48,11 +53,33 @@ class EpochBatches(Sampler[list[Draw]]):
         return max(1, self._rows // self._batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = np.random.default_rng(stream("shuffle", *self._place, self.epoch)).permutation(self._rows)
+        generator = np.random.default_rng(stream("shuffle", *self._place, self.epoch))
+        order = generator.permutation(self._rows) if self._groups is None else _balanced(self._groups, self._rows, generator)
         for batch in range(self.first_batch, len(self)):
             start = batch * self._batch_size
             rows = order[start : start + self._batch_size].tolist()
             yield [Draw(self.epoch, start + offset, row) for offset, row in enumerate(rows)]
+
+
+def _rows_of_classes(targets: Numbers) -> list[Numbers]:
+    """Row numbers of each class that occurs. Soft targets: the likeliest class; several labels: the row's rarest, or none of them."""
+    if targets.ndim == 2 and np.allclose(targets.sum(axis=1), 1, atol=1e-3):
+        targets = targets.argmax(axis=1)
+    elif targets.ndim == 2:
+        has = targets >= 0.5
+        by_rarity = np.argsort(has.sum(axis=0), kind="stable")
+        targets = np.where(has.any(axis=1), by_rarity[has[:, by_rarity].argmax(axis=1)], targets.shape[1])
+    return [np.flatnonzero(targets == number) for number in np.unique(targets)]
+
+
+def _balanced(groups: Sequence[Numbers], draws: int, generator: np.random.Generator) -> Numbers:
+    """Rows [draws], as many of each group, shuffled; a group's rows come once more when all of them have come."""
+    counts = np.full(len(groups), draws // len(groups))
+    counts[generator.permutation(len(groups))[: draws % len(groups)]] += 1
+    parts = []
+    for rows, count in zip(groups, counts.tolist(), strict=True):
+        parts += [generator.permutation(rows) for _ in range(count // len(rows))] + [generator.permutation(rows)[: count % len(rows)]]
+    return generator.permutation(np.concatenate(parts))
 
 
 @dataclass
@@ -115,9 +142,35 @@ def _loading(workers: int, device: torch.device) -> dict[str, Any]:
 
 
 def _start_worker(parent: int, _: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains, which ends this one when it has saved
     die_with(parent)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches; for a GPU copied to it one ahead, on a stream of their own, so that a step waits for no copy."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    copies, ahead = torch.cuda.Stream(device), None  # type: ignore[no-untyped-call]
+    for batch in batches:
+        with torch.cuda.stream(copies):
+            coming = tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+            copied = copies.record_event()
+        if ahead is not None:
+            yield _arrived(*ahead)
+        ahead = coming, copied
+    if ahead is not None:
+        yield _arrived(*ahead)
+
+
+def _arrived(batch: tuple[torch.Tensor, ...], copied: torch.cuda.Event) -> Batch:
+    step = torch.cuda.current_stream(batch[0].device)
+    step.wait_event(copied)
+    for tensor in batch:
+        tensor.record_stream(step)  # or its memory would be given to the next copy while the step still reads it
+    return batch[0], batch[1]
 
 
 class Normalise:

@@ -8,162 +8,186 @@ How a run resumes, in four cases:
 Every random draw follows from (seed, fold, epoch, batch), so that cases 2 and 4 end in the same bits.
 """
 
+import copy
 import itertools
 import json
 import logging
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from pipeline.artifacts import refuse_changed
 from pipeline.augment.mixing import mix
-from pipeline.config import Augment, Loss, Optimizer, Schedule, Train
-from pipeline.data.targets import Numbers, Target
-from pipeline.errors import RunFailed
-from pipeline.runtime import autocast_dtype, integer_seed, stream
+from pipeline.errors import RunFailed, UserError
+from pipeline.runtime import CtrlC, Interrupted, autocast_dtype, integer_seed, is_out_of_memory, stream
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.training.datasets import Batch, EpochBatches, Normalise
-from pipeline.training.evaluate import mean_predictions
+from pipeline.training.datasets import Batch, Normalise, on_device
+from pipeline.training.fold import FoldData, Place, Recipe
+from pipeline.training.held_out import HeldOut
 from pipeline.training.history import History
 from pipeline.training.losses import build_loss
-from pipeline.training.metrics import METRICS, general_loss
-from pipeline.training.optim import LearningRate, build_ema, build_optimizer
-from pipeline.training.outputs import Outputs, soft_targets
+from pipeline.training.metrics import METRICS
+from pipeline.training.models import head_names
+from pipeline.training.optim import build_ema, build_optimizer
+from pipeline.training.outputs import soft_targets
+from pipeline.training.schedules import LearningRate, in_updates
+from pipeline.training.selection import Candidates, Weights, out_of_patience, signed
+from pipeline.training.steps import Gradients
+from pipeline.training.surgery import freeze_backbone, train_mode, use_gradient_checkpointing
 
 log = logging.getLogger(__name__)
 CHECK_EVERY = 50  # batches between looks at the device for a loss that is not finite
 SAY_EVERY = 30.0  # seconds between lines of progress
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The config's sections that decide how the weights move."""
-
-    augment: Augment
-    loss: Loss
-    optimizer: Optimizer
-    schedule: Schedule
-    train: Train
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """What a fold is trained and looked at with. Targets are as `Target.numbers` gives them, one per row of its loader."""
-
-    batches: EpochBatches
-    train: DataLoader[Batch]
-    train_targets: Numbers
-    valid: DataLoader[Batch]
-    valid_targets: Numbers
-    target: Target
-    outputs: Outputs
-    metric: str
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which fold this is and where it is kept; fingerprint and settings guard the checkpoint."""
-
-    seed: int
-    fold: int
-    folder: Path
-    fingerprint: str
-    settings: Mapping[str, Any]
-    checkpoint_minutes: float = 10.0
-
-    @property
-    def name(self) -> str:
-        """The fold in words."""
-        return f"seed {self.seed} fold {self.fold}"
-
-
 class Trainer:
-    """Trains one fold from its start or from its checkpoint; `run` returns the weights to predict with."""
+    """Trains one fold from its start or from its checkpoint; `run` returns the weights to predict with.
 
-    def __init__(self, model: torch.nn.Module, data: FoldData, recipe: Recipe, normalise: Normalise, place: Place, device: torch.device) -> None:
-        memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    stop_after: epochs of the schedule that are trained; None: all.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        data: FoldData,
+        recipe: Recipe,
+        normalise: Normalise,
+        place: Place,
+        device: torch.device,
+        stop_after: int | None = None,
+    ) -> None:
+        section = recipe.train
+        memory_format = torch.channels_last if section.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        if section.gradient_checkpointing:
+            use_gradient_checkpointing(self.model)
         self.data, self.recipe, self.normalise, self.place, self.device = data, recipe, normalise, place, device
+        self.head = head_names(self.model)
+        self.epochs = section.epochs if stop_after is None else stop_after
         self.targets = data.outputs.learn(data.train_targets).to(device)
-        self.loss = build_loss(recipe.loss, data.target.task)
-        self.optimizer = build_optimizer(recipe.optimizer, self.model)
-        self.ema = build_ema(recipe.train.ema, self.model)
-        self.autocast = autocast_dtype(recipe.train.precision, device)
+        self.optimizer = build_optimizer(recipe.optimizer, self.model, self.head, device.type)
+        self.ema = build_ema(section.ema, self.model)
+        self.autocast = autocast_dtype(section.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast == torch.float16)
-        self.updates_per_epoch = math.ceil(len(data.batches) / recipe.train.accumulation)
-        self.learning_rate = LearningRate(recipe.schedule, recipe.optimizer.learning_rate, self.optimizer, recipe.train.epochs, self.updates_per_epoch)
+        loss = build_loss(recipe.loss, data.target.task, data.train_targets, len(data.target.classes)).to(device)
+        network = torch.compile(self.model) if place.compile else self.model
+        self.gradients = Gradients(place.name, network, loss, self.optimizer, self.scaler, device, self.autocast, section.batch_size)
+        self.updates_per_epoch = math.ceil(len(data.batches) / section.accumulation)
+        self.learning_rate = LearningRate(recipe.schedule, recipe.optimizer.learning_rate, self.optimizer, section.epochs, self.updates_per_epoch)
+        self.frozen_updates = in_updates(section.freeze, section.epochs, self.updates_per_epoch)
+        if self.frozen_updates and not self.head:
+            raise UserError("train.freeze: the network has no head that is known; write train.freeze=0")
+        self.source: Iterable[Batch] = data.train
         self.history = History(place.folder, data.metric)
+        self.candidates = Candidates.of(section, place.folder, scored=data.valid is not None)
+        self.chosen: tuple[Weights, list[int], float] | None = None  # weights, their epochs, their score
         self.epoch = 0
         self.batch = 0  # batches of this epoch that are done
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.bad_batch = torch.full((), -1, dtype=torch.int64, device=device)
         self.saved = time.monotonic()
+        self.ctrl_c = CtrlC()
+        self.held_out = HeldOut(data, normalise, device, self.autocast, self.ctrl_c)
 
     @property
     def averaged(self) -> torch.nn.Module:
-        """The network to predict with: the moving average if there is one."""
+        """The network to look at: the moving average if there is one."""
         model: torch.nn.Module = self.model if self.ema is None else self.ema.module
         return model
 
-    def run(self) -> dict[str, torch.Tensor]:
-        """Trains to the last epoch; the weights are those of the last checkpoint, chosen by nothing."""
+    @property
+    def scores(self) -> list[float]:
+        """The metric by epoch, more is better."""
+        return signed(self.history.rows, self.data.metric, METRICS[self.data.metric].sign)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is trained."""
+        return self.epoch >= self.epochs or (self.data.valid is not None and out_of_patience(self.scores, self.recipe.train.patience))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How it went: score of the weights returned, epochs they were trained for, which epochs are in them, the micro-batch."""
+        score = self.history.rows[-1].get(self.data.metric, math.nan)
+        record = {"score": score, "epochs": self.epoch, "micro_batch": self.gradients.micro_batch, "out_of_memory": self.gradients.halvings}
+        if self.chosen is not None:
+            _, epochs, score = self.chosen
+            record |= {"score": score, "epochs": max(epochs) + 1, "epochs_chosen": [epoch + 1 for epoch in epochs]}
+        return record
+
+    def run(self) -> Weights:
+        """Trains to the last epoch and chooses the weights as `train.checkpoint` says."""
         self._resume()
-        total = self.recipe.train.epochs * len(self.data.batches)
-        done = self.epoch * len(self.data.batches) + self.batch
+        try:
+            with self.ctrl_c:
+                self._train()
+                self._choose()
+        except Interrupted:
+            self._refuse_non_finite()
+            self._save()
+            log.info("train     %s: saved in epoch %d after %d of %d batches", self.place.name, self.epoch + 1, self.batch, len(self.data.batches))
+            raise
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunFailed(
+                f"{self.place.name}: out of memory beside the step itself; write a smaller images.size, model.backbone or train.batch_size"
+            ) from None
+        self.history.write_table()
+        return dict(self.averaged.state_dict()) if self.chosen is None else self.chosen[0]
+
+    def _train(self) -> None:
+        total = self.epochs * len(self.data.batches)
+        position = self.epoch * len(self.data.batches) + self.batch
         said = time.monotonic()
-        with tqdm(total=total, initial=done, desc=self.place.name, unit="batch", leave=False, delay=2, disable=None) as bar:
-            while self.epoch < self.recipe.train.epochs:
-                self._train_epoch(bar)
+        with tqdm(total=total, initial=position, desc=self.place.name, unit="batch", leave=False, delay=2, disable=None) as bar:
+            while not self.done:
+                self.train_epoch(bar)
                 row = self._finish_epoch()
                 bar.set_postfix({"loss": f"{row['train_loss']:.3f}", self.data.metric: f"{row[self.data.metric]:.4f}"})
-                if time.monotonic() - said > SAY_EVERY and self.epoch < self.recipe.train.epochs:
+                if time.monotonic() - said > SAY_EVERY and not self.done:
                     said = time.monotonic()
-                    log.info("train     %s: epoch %d of %d, %s", self.place.name, self.epoch, self.recipe.train.epochs, self.history.last_line())
-        self.history.write_table()
-        return dict(self.averaged.state_dict())
+                    log.info("train     %s: epoch %d of %d, %s", self.place.name, self.epoch, self.epochs, self.history.last_line())
 
-    def _train_epoch(self, bar: "tqdm[Any]") -> None:
-        self.model.train()
-        self.data.batches.epoch, self.data.batches.first_batch = self.epoch, self.batch
-        groups = itertools.groupby(enumerate(self.data.train, start=self.batch), lambda pair: pair[0] // self.recipe.train.accumulation)
-        for update, group in groups:
-            first = update * self.recipe.train.accumulation
-            size = min(self.recipe.train.accumulation, len(self.data.batches) - first)
-            self.learning_rate.set(self.epoch * self.updates_per_epoch + update)
-            for number, (pixels, rows) in group:
-                self._backward(pixels, rows, number, size)
-                bar.update()
-            self._update(self.epoch * self.updates_per_epoch + update)
-            self.batch = first + size
-            if self.batch % CHECK_EVERY < size:
+    def train_epoch(self, bar: "tqdm[Any] | None" = None) -> None:
+        """Trains on what is left of the epoch `self.epoch` after `self.batch` batches."""
+        first_update = self.epoch * self.updates_per_epoch
+        self._set_frozen(first_update + self.batch // self.recipe.train.accumulation)
+        for update, group in itertools.groupby(self._batches(), lambda pair: pair[0] // self.recipe.train.accumulation):
+            batches = dict(group)
+            self._step(first_update + update, batches)
+            if bar is not None:
+                bar.update(len(batches))
+            self.batch = max(batches) + 1
+            if self.batch % CHECK_EVERY < len(batches):
                 self._refuse_non_finite()
             if time.monotonic() - self.saved > 60 * self.place.checkpoint_minutes:
                 self._refuse_non_finite()
                 self._save()
+            self.ctrl_c.stop_if_asked()
 
-    def _backward(self, pixels: torch.Tensor, rows: torch.Tensor, number: int, group_size: int) -> None:
-        place = (self.place.seed, self.place.fold, self.epoch, number)
-        images = self.normalise(pixels)
-        targets = soft_targets(self.targets[rows.to(self.device)], len(self.data.target.classes))
-        if self.epoch < self.recipe.train.epochs - self.recipe.augment.mixing.off_epochs:
-            images, targets = mix(images, targets, self.recipe.augment.mixing, stream("mix", *place))
-        torch.manual_seed(integer_seed("dropout", *place))
-        with torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            logits = self.model(images)
-        loss = self.loss(logits.float(), targets)
-        self.scaler.scale(loss / group_size).backward()
-        found = loss.detach()
-        self.loss_sum += found.double()
-        self.bad_batch = torch.where((self.bad_batch < 0) & ~torch.isfinite(found), number, self.bad_batch)
+    def _batches(self) -> Iterator[tuple[int, Batch]]:
+        """What is left of this epoch, numbered."""
+        self.data.batches.epoch, self.data.batches.first_batch = self.epoch, self.batch
+        return enumerate(on_device(self.source, self.device), start=self.batch)
 
-    def _update(self, number: int) -> None:
+    def _set_frozen(self, update: int) -> None:
+        frozen = update < self.frozen_updates
+        freeze_backbone(self.model, self.head, frozen)
+        train_mode(self.model, self.head, frozen)
+
+    def _step(self, update: int, batches: Mapping[int, Batch]) -> None:
+        if update == self.frozen_updates:
+            self._set_frozen(update)
+        self.learning_rate.set(update)
+        losses = self.gradients.of(list(batches), lambda number: self._prepare(number, *batches[number]))
+        for number, loss in zip(batches, losses, strict=True):
+            self.loss_sum += loss.double()
+            self.bad_batch = torch.where((self.bad_batch < 0) & ~torch.isfinite(loss), number, self.bad_batch)
         self.scaler.unscale_(self.optimizer)
         if self.recipe.train.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip_norm)
@@ -171,25 +195,49 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.model, step=number + 1)
+            self.ema.update(self.model, step=update + 1)
+
+    def _prepare(self, number: int, pixels: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        place = (self.place.seed, self.place.fold, self.epoch, number)
+        images = self.normalise(pixels)
+        targets = soft_targets(self.targets[rows.to(self.device)], len(self.data.target.classes))
+        if self.epoch < self.recipe.train.epochs - self.recipe.augment.mixing.off_epochs:
+            images, targets = mix(images, targets, self.recipe.augment.mixing, stream("mix", *place))
+        torch.manual_seed(integer_seed("dropout", *place))
+        return images, targets
 
     def _finish_epoch(self) -> dict[str, float]:
         self._refuse_non_finite()
-        data = self.data
-        values = mean_predictions(self.averaged, data.valid, self.normalise, data.outputs, self.autocast)
+        score, valid_loss = self.held_out.look_at(self.averaged)
         row = {
             "epoch": self.epoch + 1,
             "learning_rate": max(float(group["lr"]) for group in self.optimizer.param_groups),
             "train_loss": float(self.loss_sum) / len(self.data.batches),
-            "valid_loss": general_loss(data.target.task)(data.valid_targets, values),
-            data.metric: METRICS[data.metric](data.target, data.valid_targets, values),
+            "valid_loss": valid_loss,
+            self.data.metric: score,
         }
         self.history.add(row)
+        self.learning_rate.note(-row["train_loss"] if self.data.valid is None else self.scores[-1])
+        self.candidates.note(self.scores, self.averaged.state_dict())
         self.epoch, self.batch = self.epoch + 1, 0
         self.loss_sum.zero_()
         self._save()
         self.history.write()
         return row
+
+    def _choose(self) -> None:
+        """Fixes the weights to predict with, once, in the checkpoint."""
+        if self.chosen is not None:
+            return
+        network = copy.deepcopy(self.averaged)
+        found = self.candidates.choose(self.scores, lambda weights: self.held_out.score_of(network, weights, self.recipe.train.epochs))
+        if found is None:
+            return
+        weights, epochs, score = found
+        self.chosen = weights, epochs, METRICS[self.data.metric].sign * score
+        self._save()
+        self.candidates.clear()
+        log.info("train     %s: predicts with epochs %s", self.place.name, ", ".join(str(epoch + 1) for epoch in epochs))
 
     def _refuse_non_finite(self) -> None:
         if (batch := int(self.bad_batch)) >= 0:
@@ -207,10 +255,15 @@ class Trainer:
             "batch": self.batch,
             "loss_sum": self.loss_sum,
             "history": self.history.rows,
+            "learning_rate": self.learning_rate.state(),
+            "micro_batch": self.gradients.micro_batch,
+            "out_of_memory": self.gradients.halvings,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "chosen": None if self.chosen is None else self.chosen[0],
+            "chosen_epochs": None if self.chosen is None else self.chosen[1:],
         }
         save_checkpoint(self.place.folder, state)
         self.saved = time.monotonic()
@@ -229,4 +282,8 @@ class Trainer:
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.loss_sum.copy_(state["loss_sum"])
         self.history.restore(state["history"])
+        self.learning_rate.restore(state["learning_rate"])
+        self.gradients.micro_batch, self.gradients.halvings = state["micro_batch"], state["out_of_memory"]
+        if state["chosen"] is not None:
+            self.chosen = (state["chosen"], *state["chosen_epochs"])
         log.info("train     %s: resumes after epoch %d, batch %d", self.place.name, self.epoch, self.batch)

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.training.datasets import Batch, Normalise
+from pipeline.runtime import is_out_of_memory
+from pipeline.training.datasets import Batch, Normalise, on_device
 from pipeline.training.outputs import Outputs
 
 View = Callable[[torch.Tensor], torch.Tensor]
@@ -30,14 +31,26 @@ def mean_predictions(
     model.eval()
     device = next(model.parameters()).device
     parts = []
-    for pixels, _ in batches:
+    for pixels, _ in on_device(batches, device):
         images = normalise(pixels)
         total: torch.Tensor | None = None
         for view in views:
             with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-                logits = model(view(images))
+                logits = _forward(model, view(images))
             values = outputs.predict(logits)
             total = values if total is None else total + values
         assert total is not None, "there is at least one view"
         parts.append((total / len(views)).float().cpu().numpy())
     return np.concatenate(parts)
+
+
+def _forward(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The logits of a batch; out of memory, of its halves one after the other."""
+    try:
+        logits: torch.Tensor = model(images)
+    except RuntimeError as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    else:
+        return logits
+    return torch.cat([_forward(model, part) for part in images.chunk(2)])

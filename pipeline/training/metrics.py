@@ -108,12 +108,35 @@ def matthews_correlation(targets: Numbers, labels: Numbers) -> float:
 
 def _map_at(k: int) -> Callable[[Numbers, Numbers], float]:
     def mean_average_precision(targets: Numbers, values: Numbers) -> float:
-        true = values[np.arange(len(targets)), targets][:, None]
-        before = np.arange(values.shape[1]) < targets[:, None]  # equal values rank in the order of classes, as in a submission
-        rank = 1 + ((values > true) | ((values == true) & before)).sum(axis=1)
+        rank = _rank(targets, values)
         return float(np.where(rank <= k, 1 / rank, 0.0).mean())
 
     return mean_average_precision
+
+
+def _top(k: int) -> Callable[[Numbers, Numbers], float]:
+    def top_accuracy(targets: Numbers, values: Numbers) -> float:
+        return float((_rank(targets, values) <= k).mean())
+
+    return top_accuracy
+
+
+def _rank(targets: Numbers, values: Numbers) -> Numbers:
+    """Place of the true class by its value, from 1; equal values rank in the order of classes, as in a submission."""
+    true = values[np.arange(len(targets)), targets][:, None]
+    before = np.arange(values.shape[1]) < targets[:, None]
+    return np.asarray(1 + ((values > true) | ((values == true) & before)).sum(axis=1))
+
+
+def probabilistic_f1(targets: Numbers, probabilities: Numbers) -> float:
+    """F1 of probabilistic precision and recall of the last class; 0 where either is undefined or 0.
+
+    Yacouby and Axman, Probabilistic extension of precision, recall, and F1 score (2020), as RSNA's breast cancer competition scores it.
+    """
+    positive = np.clip(probabilities[:, -1].astype(np.float64), 0, 1)
+    has = targets == 1
+    found = positive[has].sum()
+    return float(2 * found / (positive.sum() + has.sum())) if found > 0 else 0.0
 
 
 def rmse(targets: Numbers, values: Numbers) -> float:
@@ -153,6 +176,9 @@ METRICS: dict[str, Metric] = {
         Metric("matthews_correlation", matthews_correlation, 1, "labels"),
         Metric("map_at_3", _map_at(3), 1, "values"),
         Metric("map_at_5", _map_at(5), 1, "values"),
+        Metric("top_3_accuracy", _top(3), 1, "values"),
+        Metric("top_5_accuracy", _top(5), 1, "values"),
+        Metric("probabilistic_f1", probabilistic_f1, 1, "values"),
         Metric("rmse", rmse, -1, "values"),
         Metric("mae", mae, -1, "values"),
         Metric("rmsle", rmsle, -1, "values"),

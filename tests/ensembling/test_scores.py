@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from pipeline.data.targets import Target
-from pipeline.ensembling.scores import cross_validation, describe, score_of, target_numbers
+from pipeline.ensembling.scores import cross_validation, describe, score_of, target_numbers, union
 from pipeline.predictions import Predictions
 
 # fold 0: one row, right; fold 1: three rows, one right
@@ -134,3 +134,15 @@ def test_several_labels_are_scored_by_name() -> None:
     assert target_numbers(predictions, target, {"x": "b", "y": "a|b"}).tolist() == [[1, 0], [1, 1]]
     assert score_of(predictions, target, {"x": "b", "y": ""}, "samples_f1") == 1.0
     assert score_of(predictions, target, {"x": "b", "y": "a"}, "accuracy") == 0.5
+
+
+def test_a_score_that_flatters_says_why_and_no_other_does() -> None:
+    reasons = ("train.checkpoint=best", "train.patience")
+    score = cross_validation(CASE, ANIMALS, TRUTH, "accuracy", reasons)
+    assert score["optimistic"] == list(reasons)
+    assert describe(score) == "accuracy 0.5000 (2 folds: 0.6667 +- 0.4714) - optimistic: train.checkpoint=best, train.patience"
+    honest = cross_validation(CASE, ANIMALS, TRUTH, "accuracy")
+    assert "optimistic" not in describe(honest)
+    del honest["optimistic"]
+    assert "optimistic" not in describe(honest), "as cv.json was written once"
+    assert union([reasons, (), ("train.patience", "other")]) == ["train.checkpoint=best", "train.patience", "other"]

@@ -3,7 +3,7 @@ import numpy.typing as npt
 import pytest
 from scipy.optimize import minimize
 
-from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights, given_truth
+from pipeline.ensembling.weights import blend, cross_fitted, fit_weights, fold_weights, given_truth, with_mean_weight
 
 Floats = npt.NDArray[np.float64]
 
@@ -214,3 +214,13 @@ def test_a_fold_without_a_score_counts_as_the_worst() -> None:
     np.testing.assert_allclose(fold_weights("score", [np.nan, 0.6, 0.7], 1), fold_weights("score", [0.6, 0.6, 0.7], 1))
     np.testing.assert_allclose(fold_weights("score", [np.nan, 0.6, 0.7], -1), fold_weights("score", [0.7, 0.6, 0.7], -1))
     np.testing.assert_allclose(fold_weights("score", [np.nan, np.nan], 1), [0.5, 0.5])
+
+
+def test_a_further_member_has_the_mean_weight_of_the_folds_and_these_keep_their_proportions() -> None:
+    folds = fold_weights("score", [0.8, 0.9, 0.7], sign=1)
+    weights = with_mean_weight(folds, 4)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[3] == pytest.approx(weights[:3].mean())
+    np.testing.assert_allclose(weights[:3] / weights[0], folds / folds[0])
+    assert with_mean_weight(fold_weights("equal", [0.8, 0.9, 0.7], sign=1), 4) == pytest.approx(np.full(4, 0.25))
+    assert (with_mean_weight(folds, 3) == folds).all(), "without one not a bit changes"

@@ -66,6 +66,71 @@ class TestEpochBatches:
             assert list(batches) == whole[batches.first_batch :]
 
 
+class TestBalancedBatches:
+    SKEWED = np.repeat(np.arange(4), [70, 25, 4, 1])
+
+    def drawn(self, balance: np.ndarray, batch_size: int = 1, epoch: int = 0, seed: int = 0, fold: int = 0) -> np.ndarray:
+        batches = EpochBatches(len(balance), batch_size, seed, fold, balance)
+        batches.epoch = epoch
+        return np.array([draw.row for batch in batches for draw in batch])
+
+    @pytest.mark.parametrize("counts", [[70, 25, 4, 1], [1, 1], [9, 3, 5], [0, 10, 3], [5], [97, 1, 1, 1, 1, 1, 1]])
+    def test_an_epoch_has_as_many_draws_as_rows_with_each_class_equally_often(self, counts: list[int]) -> None:
+        classes = np.repeat(np.arange(len(counts)), counts)
+        for epoch in range(3):
+            rows = self.drawn(classes, epoch=epoch)
+            assert len(rows) == len(classes)
+            shown = np.bincount(classes[rows], minlength=len(counts))[np.array(counts) > 0]
+            assert shown.max() - shown.min() <= 1
+
+    def test_within_a_class_every_row_comes_equally_often(self) -> None:
+        shown = np.bincount(self.drawn(self.SKEWED), minlength=100)
+        for number in range(4):
+            times = shown[number == self.SKEWED]
+            assert times.max() - times.min() <= 1
+        assert shown[99] == 25
+        assert set(shown[95:99]) == {6, 7}
+
+    def test_the_rows_and_classes_that_get_one_more_change_with_the_epoch(self) -> None:
+        seen = [np.bincount(self.drawn(self.SKEWED, epoch=epoch), minlength=100) for epoch in range(12)]
+        assert (np.sum(seen, axis=0) > 0).all(), "no row of a large class is always left out"
+        classes = np.array([0, 0, 1])
+        assert {tuple(np.bincount(classes[self.drawn(classes, epoch=epoch)])) for epoch in range(20)} == {(1, 2), (2, 1)}
+
+    def test_classes_and_repeats_are_shuffled(self) -> None:
+        classes = np.repeat(np.arange(2), [900, 100])
+        rows = self.drawn(classes, 10)
+        per_batch = classes[rows].reshape(-1, 10).sum(axis=1)
+        assert 1 < per_batch.std() < 2.5, "near the 1.6 of ten draws at random"
+
+    def test_the_order_depends_on_seed_fold_and_epoch_alone(self) -> None:
+        places = [{}, {"seed": 1}, {"fold": 1}, {"epoch": 1}]
+        assert len({tuple(self.drawn(self.SKEWED, 8, **place)) for place in places}) == len(places)
+        assert self.drawn(self.SKEWED, 8).tolist() == self.drawn(self.SKEWED, 8).tolist()
+
+    def test_the_first_batch_skips_exactly_those_before_it(self) -> None:
+        batches = EpochBatches(100, 8, 0, 0, self.SKEWED)
+        whole = list(batches)
+        assert len(whole) == len(batches) == 12
+        for batches.first_batch in (0, 3, len(whole)):
+            assert list(batches) == whole[batches.first_batch :]
+
+    def test_soft_targets_are_of_their_likeliest_class(self) -> None:
+        soft = (0.6 * np.eye(4)[self.SKEWED] + 0.1).astype(np.float32)
+        assert self.drawn(soft).tolist() == self.drawn(self.SKEWED).tolist()
+
+    @pytest.mark.parametrize("share", [1.0, 0.9])
+    def test_a_row_of_several_labels_belongs_to_its_rarest_and_one_without_any_to_its_own(self, share: float) -> None:
+        kinds = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 1]])
+        labels = kinds.repeat([50, 20, 4, 5, 1], axis=0).astype(np.float32) * share
+        rarest = np.array([0, 1, 2, 3, 2]).repeat([50, 20, 4, 5, 1])
+        shown = np.bincount(rarest[self.drawn(labels)])
+        assert shown.tolist() == [20, 20, 20, 20]
+
+    def test_without_balance_the_order_is_that_of_the_recorded_runs(self) -> None:
+        assert [draw.row for batch in EpochBatches(10, 5, 3, 1) for draw in batch] == [9, 8, 5, 3, 2, 7, 0, 6, 4, 1]
+
+
 class TestNormalise:
     IMAGES = Images(size=(6, 5), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,13 @@ from pipeline.config import Augment, Component, Config, Loss, Mixing, Model, Opt
 from pipeline.data.cache import ImageCache
 from pipeline.data.targets import Target
 from pipeline.errors import RunFailed, UserError
-from pipeline.runtime import start_torch
+from pipeline.runtime import CtrlC, Interrupted, start_torch
 from pipeline.stages.prepare import Prepared, prepare
-from pipeline.training.checkpoint import LAST, digest_weights, load_checkpoint
+from pipeline.training.checkpoint import LAST, digest_weights, final_weights, load_checkpoint
 from pipeline.training.datasets import Batch, EpochBatches, Normalise, PlainImages, TrainingImages, plain_loader, training_loader
-from pipeline.training.engine import FoldData, Place, Recipe, Trainer
+from pipeline.training.engine import Trainer
+from pipeline.training.fold import FoldData, Place, Recipe
+from pipeline.training.held_out import HeldOut
 from pipeline.training.metrics import METRICS
 from pipeline.training.models import build_model
 from pipeline.training.outputs import Outputs
@@ -32,10 +36,10 @@ EVERYTHING = Recipe(
     augment=Augment(train=(Component.model_validate({"name": "HorizontalFlip", "p": 0.5}),), mixing=Mixing(mixup=0.4, cutmix=1.0, prob=0.8, off_epochs=1)),
     loss=Loss(smoothing=0.1),
     optimizer=Optimizer(learning_rate=1e-2),
-    schedule=Schedule(warmup_epochs=1),
+    schedule=Schedule(warmup=1),
     train=Train(epochs=EPOCHS, batch_size=BATCH_SIZE, accumulation=2, ema=0.9),
 )
-PLAIN = Recipe(Augment(), Loss(), Optimizer(learning_rate=1e-2), Schedule(warmup_epochs=0), Train(epochs=EPOCHS, batch_size=BATCH_SIZE, ema=None))
+PLAIN = Recipe(Augment(), Loss(), Optimizer(learning_rate=1e-2), Schedule(warmup=0), Train(epochs=EPOCHS, batch_size=BATCH_SIZE, ema=None))
 
 
 class Killed(Exception):
@@ -383,6 +387,193 @@ class TestOtherTasks:
         assert digest_weights(self.trainer(bench, task, recipe, "killed").run()) == whole
 
 
+def changed(recipe: Recipe, **train: Any) -> Recipe:
+    return replace(recipe, train=recipe.train.model_copy(update=train))
+
+
+def final(bench: Bench, folder: str) -> str:
+    """Digest of the weights that the fold predicts with."""
+    state = load_checkpoint(bench.root / folder)
+    assert state is not None
+    return digest_weights(final_weights(state))
+
+
+class TestChoiceOfWeights:
+    @pytest.mark.parametrize("dies_at", [4, 8, 13, 15, 17])
+    @pytest.mark.parametrize("checkpoint", ["average", "best", "soup"])
+    def test_a_killed_run_chooses_the_same_weights(self, bench: Bench, checkpoint: str, dies_at: int) -> None:
+        """After batch 15 the loader is read again, to measure BatchNorm's statistics."""
+        recipe = changed(EVERYTHING, checkpoint=checkpoint, keep=2)
+        bench.trainer("calm", recipe).run()
+        killed = bench.trainer("killed", recipe, AFTER_EVERY_UPDATE, dies_at)
+        if checkpoint == "best" and dies_at >= EPOCHS * BATCHES:
+            killed.run()
+        else:
+            with pytest.raises(Killed):
+                killed.run()
+        again = bench.trainer("killed", recipe, AFTER_EVERY_UPDATE)
+        assert digest_weights(again.run()) == final(bench, "killed") == final(bench, "calm")
+        assert not list(bench.root.rglob("epoch_*.pt")), "what was not chosen is deleted"
+
+    def test_the_best_epoch_predicts_and_its_score_is_recorded(self, bench: Bench) -> None:
+        trainer = bench.trainer("fold", changed(EVERYTHING, checkpoint="best"))
+        weights = trainer.run()
+        best = int(np.argmax(trainer.scores))
+        assert trainer.record["epochs_chosen"] == [best + 1]
+        assert trainer.record["epochs"] == best + 1
+        assert trainer.record["score"] == max(trainer.scores)
+        trainer.averaged.load_state_dict(weights)
+        assert trainer.held_out.look_at(trainer.averaged)[0] == max(trainer.scores)
+
+    def test_the_score_of_an_average_is_that_of_the_weights_returned(self, bench: Bench) -> None:
+        trainer = bench.trainer("fold", changed(EVERYTHING, checkpoint="average", keep=2))
+        weights = trainer.run()
+        assert trainer.record["epochs_chosen"] == [EPOCHS - 1, EPOCHS]
+        trainer.averaged.load_state_dict(weights)
+        assert trainer.held_out.look_at(trainer.averaged)[0] == trainer.record["score"]
+
+    def test_patience_ends_training_before_its_last_epoch(self, bench: Bench) -> None:
+        recipe = replace(changed(PLAIN, epochs=40, patience=2), optimizer=Optimizer(learning_rate=1e-9))
+        trainer = bench.trainer("fold", recipe)
+        trainer.run()
+        assert trainer.record["epochs"] == 1 + 2 + int(np.argmax(trainer.scores)) < 40
+        assert bench.trainer("fold", recipe).run() is not None, "a run that stopped early is done when it is started again"
+
+    @pytest.mark.parametrize("checkpoint", ["last", "average", "best", "soup"])
+    def test_without_held_out_rows_it_trains_for_as_many_epochs_as_it_is_told(self, bench: Bench, checkpoint: str) -> None:
+        recipe = changed(EVERYTHING, checkpoint=checkpoint, keep=2, patience=1)
+        data = replace(bench.data(recipe, 0, 0, 0, 43), valid=None, valid_targets=np.zeros(0, dtype=np.int64))
+        place = Place(0, -1, bench.root / "all", "a", {})
+        trainer = Trainer(TinyNetwork(), data, recipe, Normalise(bench.config.images, CPU), place, CPU, stop_after=2)
+        trainer.run()
+        assert [row["epoch"] for row in trainer.history.rows] == [1, 2]
+        assert trainer.record["epochs"] == 2
+        assert np.isnan(trainer.record["score"])
+
+
+class TestFreezing:
+    def test_the_head_alone_learns_until_the_whole_network_does(self, bench: Bench) -> None:
+        recipe = changed(PLAIN, freeze="7 steps")
+        model = build_model(Model(backbone="test_resnet", weights=None), 10, seed=0)
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        trainer = bench.trainer("fold", recipe, model=model)
+        moved: list[set[str]] = []
+        step = trainer._step
+
+        def watched(update: int, batches: Any) -> None:
+            step(update, batches)
+            now = trainer.model.state_dict()
+            moved.append({name for name in start if not torch.equal(now[name], start[name])})
+
+        trainer._step = watched  # type: ignore[method-assign]
+        trainer.run()
+        assert moved[6] == {name for name in start if name in trainer.head}, "statistics of BatchNorm stand still, too"
+        assert moved[7] > moved[6]
+
+    def test_a_network_without_a_known_head_is_refused(self, bench: Bench) -> None:
+        with pytest.raises(UserError, match=r"train.freeze: .* write train.freeze=0"):
+            bench.trainer("fold", changed(PLAIN, freeze=1.0), model=torch.nn.Sequential(torch.nn.Conv2d(3, 10, 16), torch.nn.Flatten()))
+
+
+class TestMemory:
+    def test_a_run_that_runs_out_of_memory_goes_on_in_halves_and_records_it(self, bench: Bench) -> None:
+        class Tight(TinyNetwork):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                if self.training and len(images) > 3:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return super().forward(images)
+
+        recipe = changed(PLAIN, epochs=1)
+        roomy, tight = bench.trainer("roomy", recipe, model=TinyNetwork(norm=False)), bench.trainer("tight", recipe, model=Tight(norm=False))
+        expected, found = roomy.run(), tight.run()
+        assert tight.record["micro_batch"] == 2
+        assert tight.record["out_of_memory"] == [8, 4]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        again = bench.trainer("tight", recipe, model=TinyNetwork(norm=False))
+        again.run()
+        assert again.record["micro_batch"] == 2, "a resumed run starts with what fitted"
+
+    def test_a_look_at_the_held_out_rows_goes_on_in_halves(self, bench: Bench) -> None:
+        class Tight(TinyNetwork):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                if not self.training and len(images) > 7:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return super().forward(images)
+
+        bench.trainer("roomy", PLAIN).run()
+        bench.trainer("tight", PLAIN, model=Tight()).run()
+        roomy, tight = (pd.read_csv(bench.root / name / "history.csv") for name in ("roomy", "tight"))
+        pd.testing.assert_frame_equal(tight, roomy, rtol=1e-5)
+
+
+class TestCtrlC:
+    @pytest.mark.parametrize("at", [1, 5, 6, 12])
+    def test_what_was_trained_is_saved_and_nothing_is_lost(self, bench: Bench, whole: str, at: int) -> None:
+        trainer = bench.trainer("stopped", EVERYTHING)
+        forward = trainer.gradients.network
+        passes = 0
+
+        def interrupted(images: torch.Tensor) -> torch.Tensor:
+            nonlocal passes
+            passes += 1
+            if passes == at:
+                trainer.ctrl_c.asked = True
+            return forward(images)
+
+        trainer.gradients.network = interrupted
+        with pytest.raises(Interrupted):
+            trainer.run()
+        state = load_checkpoint(bench.root / "stopped")
+        assert state is not None
+        done = state["epoch"] * BATCHES + state["batch"]
+        assert at <= done < at + EVERYTHING.train.accumulation
+        bench.trainer("stopped", EVERYTHING).run()
+        assert digest_weights(bench.weights("stopped")) == digest_weights(bench.weights(whole))
+        assert bench.history("stopped") == bench.history(whole)
+
+    def test_it_is_heard_between_two_looks_at_held_out_rows(self, bench: Bench, whole: str) -> None:
+        trainer = bench.trainer("stopped", EVERYTHING)
+        look = trainer.held_out.look_at
+
+        class Asked(HeldOut):
+            def look_at(self, network: torch.nn.Module) -> tuple[float, float]:
+                self.ctrl_c.asked = True
+                return look(network)
+
+        trainer.held_out = Asked(trainer.data, trainer.normalise, CPU, None, trainer.ctrl_c)
+        with pytest.raises(Interrupted):
+            trainer.run()
+        state = load_checkpoint(bench.root / "stopped")
+        assert state is not None
+        assert (state["epoch"], state["batch"]) == (0, BATCHES)
+        bench.trainer("stopped", EVERYTHING).run()
+        assert digest_weights(bench.weights("stopped")) == digest_weights(bench.weights(whole))
+        assert bench.history("stopped") == bench.history(whole)
+
+    def test_a_signal_is_a_question_first_and_an_end_the_second_time(self) -> None:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with CtrlC() as ctrl_c:
+                os.kill(os.getpid(), signal.SIGINT)
+                assert ctrl_c.asked
+                with pytest.raises(Interrupted):
+                    ctrl_c.stop_if_asked()
+                with pytest.raises(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def test_where_the_shell_ignores_it_so_does_the_run(self) -> None:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with CtrlC() as ctrl_c:
+                os.kill(os.getpid(), signal.SIGINT)
+                assert not ctrl_c.asked
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
 class TestLossThatIsNotFinite:
     BROKEN_BATCH = 2  # of the second epoch, from 0
     BREAKS_AT = BATCHES + BROKEN_BATCH
@@ -398,7 +589,7 @@ class TestLossThatIsNotFinite:
         assert "\n" not in message
 
     def test_the_learning_rate_named_is_that_of_the_batch_named(self, bench: Bench) -> None:
-        recipe = replace(EVERYTHING, schedule=Schedule(warmup_epochs=2))
+        recipe = replace(EVERYTHING, schedule=Schedule(warmup=2))
         message = self.fail(bench, AFTER_EVERY_EPOCH, recipe)
         trainer = bench.trainer("other", recipe)
         expected = trainer.learning_rate.set(trainer.updates_per_epoch + self.BROKEN_BATCH // recipe.train.accumulation)

@@ -48,6 +48,8 @@ def wrong(task: Task, targets: np.ndarray) -> np.ndarray:
     outputs = len(TARGETS[task].classes)
     if task == "ordinal":
         return np.eye(outputs, dtype=np.float32)[np.where(targets < outputs / 2, outputs - 1, 0)]
+    if task == "multiclass":
+        return np.float32(1 / (outputs - 1)) * (1 - perfect(task, targets))  # the true class is the last of all
     return 1 - targets if targets.ndim == 2 else np.eye(outputs, dtype=np.float32)[(targets + 1) % outputs]
 
 
@@ -190,6 +192,31 @@ def test_quadratic_kappa_equals_cohens_with_quadratic_weights() -> None:
         assert score("quadratic_kappa", task, targets, values) == pytest.approx(expected)
 
 
+def test_top_accuracy_equals_that_of_scikit_learn() -> None:
+    for task, targets, values, _ in cases("multiclass"):
+        for k in (3, 5):
+            expected = sklearn.metrics.top_k_accuracy_score(targets, values, k=k, labels=range(6))
+            assert score(f"top_{k}_accuracy", task, targets, values) == pytest.approx(expected)
+
+
+def published_probabilistic_f1(labels: list[int], predictions: list[float]) -> float:
+    """As on the evaluation page of RSNA's breast cancer competition of 2022, with beta = 1, written out row by row."""
+    positives, true_mass, false_mass = 0, 0.0, 0.0
+    for label, prediction in zip(labels, predictions, strict=True):
+        inside = min(max(prediction, 0), 1)
+        positives += label
+        true_mass, false_mass = (true_mass + inside, false_mass) if label else (true_mass, false_mass + inside)
+    precision, recall = true_mass / (true_mass + false_mass), true_mass / positives
+    return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
+
+
+def test_probabilistic_f1_is_the_published_one_and_of_certain_values_that_of_scikit_learn() -> None:
+    for task, targets, values, labels in cases("binary"):
+        expected = published_probabilistic_f1(targets.tolist(), values[:, 1].tolist())
+        assert score("probabilistic_f1", task, targets, values) == pytest.approx(expected)
+        assert score("probabilistic_f1", task, targets, perfect(task, labels)) == pytest.approx(sklearn.metrics.f1_score(targets, labels))
+
+
 def test_errors_of_numbers_equal_those_of_scikit_learn() -> None:
     for task, targets, values, _ in cases("regression"):
         assert score("rmse", task, targets, values) == pytest.approx(sklearn.metrics.root_mean_squared_error(targets, values), rel=1e-6)
@@ -282,6 +309,59 @@ def test_map_at_k_scores_the_list_that_a_submission_would_hold() -> None:
     best = np.argsort(-values, axis=1, kind="stable")[:, :3]
     expected = np.mean([1 / (1 + list(row).index(truth)) if truth in row else 0.0 for row, truth in zip(best, targets, strict=True)])
     assert metric("map_at_3")(MULTICLASS, targets, values) == pytest.approx(expected)
+
+
+def test_top_k_is_the_share_of_rows_with_the_truth_among_the_first_k() -> None:
+    values = np.array([[0.4, 0.3, 0.1, 0.1, 0.06, 0.04]] * 5)
+    targets = np.array([0, 2, 3, 4, 5])
+    # ranks 1, 3 and, of the two that tie for the third place, the second: 4; then 5 and 6
+    assert metric("top_3_accuracy")(MULTICLASS, targets, values) == pytest.approx(2 / 5)
+    assert metric("top_5_accuracy")(MULTICLASS, targets, values) == pytest.approx(4 / 5)
+    assert metric("top_5_accuracy")(Target("multiclass", ("a", "b", "c")), np.array([0, 2]), np.eye(3)[[1, 1]]) == 1.0, "fewer classes than k"
+
+
+def test_probabilistic_f1_by_hand_and_zero_where_it_is_undefined() -> None:
+    def of(targets: list[int], positive: list[float]) -> float:
+        values = np.stack([1 - np.array(positive), np.array(positive)], axis=1)
+        return metric("probabilistic_f1")(BINARY, np.array(targets), values)
+
+    # of the mass 0.8 + 0.4 + 0.2 two positives hold 1.0: precision 1 / 1.4, recall 1 / 2
+    assert of([1, 0, 1], [0.8, 0.4, 0.2]) == pytest.approx(2 * (1 / 1.4) * 0.5 / (1 / 1.4 + 0.5))
+    assert of([0, 0], [0.3, 0.0]) == 0.0, "no positive row"
+    assert of([1, 0], [0.0, 0.0]) == 0.0, "no positive prediction"
+    assert of([0, 0], [0.0, 0.0]) == 0.0
+    assert of([1, 0], [1.5, -0.5]) == 1.0, "clipped, as it is published"
+
+
+ONE_HOT = np.eye(2)[[0, 1, 1, 1]]
+CELLS = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
+KNOWN: dict[str, tuple[Target, np.ndarray, np.ndarray, float]] = {
+    "accuracy": (BINARY, np.array([0, 0, 1, 1]), ONE_HOT, 3 / 4),
+    "balanced_accuracy": (BINARY, np.array([0, 0, 0, 1]), ONE_HOT, (1 / 3 + 1) / 2),
+    "macro_f1": (BINARY, np.array([0, 0, 1, 1]), ONE_HOT, (2 / 3 + 4 / 5) / 2),
+    "micro_f1": (BINARY, np.array([0, 0, 1, 1]), ONE_HOT, 3 / 4),
+    "samples_f1": (MULTILABEL, CELLS, np.array([[1.0, 0.0], [0.9, 0.9], [0.1, 0.8]]), (1 + 2 / 3 + 2 / 3) / 3),
+    "log_loss": (BINARY, np.array([0, 1]), np.array([[0.5, 0.5], [0.75, 0.25]]), (math.log(2) + math.log(4)) / 2),
+    "roc_auc": (BINARY, np.array([0, 1, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]]), 3 / 4),
+    "average_precision": (BINARY, np.array([0, 1, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]]), (1 + 2 / 3) / 2),
+    "quadratic_kappa": (ORDINAL, np.array([0, 1, 2]), np.eye(5)[[0, 1, 1]], 1 - (1 / 3) / 1),
+    "matthews_correlation": (BINARY, np.array([0, 0, 1, 1]), ONE_HOT, (1 * 2 - 1 * 0) / math.sqrt(3 * 2 * 2 * 1)),
+    "map_at_3": (MULTICLASS, np.array([0, 1, 3]), np.array([[0.4, 0.3, 0.2, 0.1, 0, 0]] * 3), (1 + 1 / 2 + 0) / 3),
+    "map_at_5": (MULTICLASS, np.array([0, 1, 3]), np.array([[0.4, 0.3, 0.2, 0.1, 0, 0]] * 3), (1 + 1 / 2 + 1 / 4) / 3),
+    "top_3_accuracy": (MULTICLASS, np.array([0, 1, 3]), np.array([[0.4, 0.3, 0.2, 0.1, 0, 0]] * 3), 2 / 3),
+    "top_5_accuracy": (MULTICLASS, np.array([0, 1, 5]), np.array([[0.4, 0.3, 0.2, 0.1, 0, 0]] * 3), 2 / 3),
+    "probabilistic_f1": (BINARY, np.array([0, 1]), np.array([[0.5, 0.5], [0.5, 0.5]]), 1 / 2),
+    "rmse": (NUMBER, np.array([[1.0], [2.0]]), np.array([[1.0], [5.0]]), math.sqrt(9 / 2)),
+    "mae": (NUMBER, np.array([[1.0], [2.0]]), np.array([[1.0], [5.0]]), 3 / 2),
+    "rmsle": (NUMBER, np.array([[0.0], [1.0]]), np.array([[1.0], [1.0]]), math.log(2) / math.sqrt(2)),
+    "r2": (NUMBER, np.array([[0.0], [2.0]]), np.array([[0.0], [1.0]]), 1 - 1 / 2),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_has_the_value_worked_out_by_hand(name: str) -> None:
+    target, targets, values, expected = KNOWN[name]
+    assert metric(name)(target, targets, values) == pytest.approx(expected)
 
 
 def test_errors_of_numbers_by_hand() -> None:

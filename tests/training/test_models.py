@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config import Model
 from pipeline.errors import UserError
-from pipeline.training.models import build_model, check_backbone
+from pipeline.training.models import build_model, check_backbone, head_names
 
 Weights = dict[str, torch.Tensor]
 Save = Callable[[Weights, Path], None]
@@ -80,6 +80,43 @@ class TestWeightsFile:
             if not name.startswith("fc."):
                 assert torch.equal(value, saved[name]), name
         assert built["fc.weight"].shape[0] == 12
+
+    @pytest.mark.parametrize("suffix", SAVERS)
+    @pytest.mark.parametrize("num_classes", [10, 1000])
+    def test_the_same_number_of_classes_loads_the_head_too(self, tmp_path: Path, suffix: str, num_classes: int) -> None:
+        path, saved = tmp_path / f"weights{suffix}", state("test_resnet", num_classes)
+        SAVERS[suffix](saved, path)
+        built = build_model(resnet(weights=str(path)), num_classes, seed=0).state_dict()
+        assert all(torch.equal(value, saved[name]) for name, value in built.items())
+
+    @pytest.mark.parametrize("num_classes", [10, 1000])
+    def test_weights_without_a_head_load(self, tmp_path: Path, num_classes: int) -> None:
+        saved = {name: value for name, value in state("test_resnet", 1000).items() if not name.startswith("fc.")}
+        torch.save(saved, tmp_path / "weights.pth")
+        built = build_model(resnet(weights=str(tmp_path / "weights.pth")), num_classes, seed=0).state_dict()
+        assert all(torch.equal(built[name], value) for name, value in saved.items())
+
+    @pytest.mark.parametrize("suffix", [".pt", ".pth"])
+    @pytest.mark.parametrize("key", ["state_dict", "model"])
+    def test_a_wrapped_file_of_parallel_training_loads(self, tmp_path: Path, key: str, suffix: str) -> None:
+        path, saved = tmp_path / f"weights{suffix}", state("test_resnet", 37)
+        torch.save({key: {f"module.{name}": value for name, value in saved.items()}, "epoch": 3}, path)
+        built = build_model(resnet(weights=str(path)), 10, seed=0).state_dict()
+        assert all(torch.equal(value, saved[name]) for name, value in built.items() if not name.startswith("fc."))
+
+    def test_real_weights_load_for_another_number_of_classes(self, tmp_path: Path, mobilenet_weights: Path) -> None:
+        weights = torch.load(mobilenet_weights, weights_only=True)
+        safetensors.torch.save_file(weights, tmp_path / "weights.safetensors")
+        for path in (mobilenet_weights, tmp_path / "weights.safetensors"):
+            built = build_model(resnet(backbone="mobilenetv2_100", weights=str(path)), 6, seed=0)
+            assert all(torch.equal(value, weights[name]) for name, value in built.state_dict().items() if name not in head_names(built))
+
+    def test_weights_of_a_deeper_relative_are_refused(self, tmp_path: Path) -> None:
+        path, saved = tmp_path / "weights.pth", state("test_resnet", 1000)
+        deeper = {name.replace("layer4.0.", "layer4.1."): value for name, value in saved.items() if name.startswith("layer4.0.")}
+        torch.save({**saved, **deeper}, path)
+        with pytest.raises(UserError, match=r"model\.weights.*does not fit test_resnet.*layer4\.1"):
+            build_model(resnet(weights=str(path)), 10, seed=0)
 
     def test_the_same_seed_gives_the_same_new_head(self, tmp_path: Path) -> None:
         path = tmp_path / "weights.pth"

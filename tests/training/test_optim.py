@@ -1,18 +1,19 @@
 import copy
 import math
-from itertools import pairwise
 
 import pytest
 import torch
+from timm.optim import list_optimizers
 
 from pipeline.config import Model, Optimizer, Schedule
 from pipeline.errors import UserError
 from pipeline.runtime import start_torch
-from pipeline.training.models import build_model
-from pipeline.training.optim import LearningRate, build_ema, build_optimizer
+from pipeline.training.models import build_model, head_names
+from pipeline.training.optim import accepted_optimizers, build_ema, build_optimizer
+from pipeline.training.schedules import LearningRate
 
 NAMES = ["adamw", "sgd", "momentum", "lamb", "lion", "nadamw", "radam", "adan", "rmsproptf"]
-EPOCHS, UPDATES, PEAK = 10, 20, 0.5
+HEAD = ("3.weight", "3.bias")
 
 
 @pytest.fixture(autouse=True)
@@ -23,72 +24,6 @@ def one_thread() -> None:
 def small_network() -> torch.nn.Module:
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
-
-
-def rates(warmup_epochs: float, final_share: float = 0.0) -> list[float]:
-    optimizer = build_optimizer(Optimizer(learning_rate=PEAK), small_network())
-    schedule = LearningRate(Schedule(warmup_epochs=warmup_epochs, final_share=final_share), PEAK, optimizer, EPOCHS, UPDATES)
-    return [schedule.set(update) for update in range(EPOCHS * UPDATES)]
-
-
-class TestLearningRate:
-    def test_without_warm_up_it_is_half_a_cosine_from_the_peak(self) -> None:
-        found, total = rates(0), EPOCHS * UPDATES
-        assert found[0] == pytest.approx(PEAK)
-        assert found[total // 2] == pytest.approx(PEAK / 2)
-        assert found[-1] == pytest.approx(PEAK / 2 * (1 + math.cos(math.pi * (total - 1) / total)))
-        assert found == sorted(found, reverse=True)
-
-    def test_the_first_update_moves_and_the_warm_up_is_a_straight_line(self) -> None:
-        rise = rates(2)[: 2 * UPDATES]
-        assert 0 < rise[0] <= PEAK / UPDATES
-        steps = [after - before for before, after in pairwise(rise)]
-        assert steps == pytest.approx([steps[0]] * len(steps))
-        assert steps[0] > 0
-
-    @pytest.mark.parametrize("warmup_epochs", [0.5, 1, 2, 5, 9])
-    def test_the_peak_is_reached_when_the_warm_up_ends(self, warmup_epochs: float) -> None:
-        found, end = rates(warmup_epochs), round(warmup_epochs * UPDATES)
-        assert found[end] == pytest.approx(PEAK, rel=0.02)
-        assert max(found) == pytest.approx(PEAK, rel=0.02)
-
-    @pytest.mark.parametrize("warmup_epochs", [0.5, 1, 2, 5])
-    def test_the_rate_never_jumps(self, warmup_epochs: float) -> None:
-        found = rates(warmup_epochs)
-        rise, fall = warmup_epochs * UPDATES, (EPOCHS - warmup_epochs) * UPDATES
-        steepest = PEAK * max(1 / rise, math.pi / 2 / fall)
-        assert max(abs(after - before) for before, after in pairwise(found)) <= 1.02 * steepest
-
-    def test_it_ends_near_the_final_share_of_the_peak(self) -> None:
-        found = rates(1, final_share=0.2)
-        assert min(found[UPDATES:]) >= 0.2 * PEAK
-        assert found[-1] == pytest.approx(0.2 * PEAK, rel=0.01)
-
-    def test_a_final_share_of_one_keeps_the_peak(self) -> None:
-        assert rates(0, final_share=1.0) == pytest.approx([PEAK] * (EPOCHS * UPDATES))
-
-    @pytest.mark.parametrize(("epochs", "warmup_epochs"), [(2, 1.6), (1, 0.6)])
-    def test_a_warm_up_that_rounds_to_the_whole_run_still_trains(self, epochs: int, warmup_epochs: float) -> None:
-        optimizer = build_optimizer(Optimizer(learning_rate=PEAK), small_network())
-        schedule = LearningRate(Schedule(warmup_epochs=warmup_epochs), PEAK, optimizer, epochs, updates_per_epoch=1)
-        assert all(0 < schedule.set(update) <= PEAK for update in range(epochs))
-
-    def test_it_is_a_function_of_the_update_alone(self) -> None:
-        expected = rates(2)
-        optimizer = build_optimizer(Optimizer(learning_rate=PEAK), small_network())
-        schedule = LearningRate(Schedule(warmup_epochs=2), PEAK, optimizer, EPOCHS, UPDATES)
-        for update in (150, 3, 39, 40, 3, 199, 0):
-            assert schedule.set(update) == expected[update]
-            assert {group["lr"] for group in optimizer.param_groups} == {expected[update]}
-
-    def test_layers_keep_their_share_of_it(self) -> None:
-        model = build_model(Model(backbone="test_resnet", weights=None), 10, seed=0)
-        optimizer = build_optimizer(Optimizer(learning_rate=PEAK, layer_decay=0.5), model)
-        schedule = LearningRate(Schedule(warmup_epochs=2), PEAK, optimizer, EPOCHS, UPDATES)
-        for update in (0, 39, 100, 199):
-            highest = schedule.set(update)
-            for group in optimizer.param_groups:
-                assert group["lr"] == pytest.approx(highest * group["lr_scale"])
 
 
 class TestOptimizer:
@@ -191,6 +126,115 @@ class TestMovingAverage:
         assert decays[-1] == 0.99
 
 
-def test_an_optimiser_that_needs_second_derivatives_is_refused() -> None:
-    with pytest.raises(UserError, match=r"adahessian.*second derivatives"):
-        build_optimizer(Optimizer(name="adahessian"), small_network())
+class TestRefused:
+    def test_second_derivatives(self) -> None:
+        with pytest.raises(UserError, match=r"adahessian.*second derivatives"):
+            build_optimizer(Optimizer(name="adahessian"), small_network())
+
+    @pytest.mark.parametrize(
+        ("name", "package", "instead"),
+        [
+            ("fusedadamw", "apex", "adamw"),
+            ("fusednovograd", "apex", "novograd"),
+            ("bnblion8bit", "bitsandbytes", "lion"),
+            ("bnbademamix", "bitsandbytes", "adamw"),
+            ("kron", "opt_einsum", "adamw"),
+            ("kronw", "opt_einsum", "adamw"),
+            ("lookahead_kron", "opt_einsum", "adamw"),
+        ],
+    )
+    def test_what_needs_a_further_package_names_it_and_what_to_write(self, name: str, package: str, instead: str) -> None:
+        with pytest.raises(UserError, match=rf'optimizer\.name: "{name}" needs the package {package}.*write e\.g\. {instead}$'):
+            build_optimizer(Optimizer(name=name), small_network())
+
+    def test_nothing_else_of_timm(self) -> None:
+        refused = {str(name) for name in list_optimizers()} - set(accepted_optimizers())
+        assert {name for name in refused if not name.startswith(("fused", "bnb", "kron"))} == {"adahessian"}
+
+    @pytest.mark.parametrize(("name", "argument"), [("adamw", "momentum"), ("sgd", "betas"), ("lion", "eps"), ("adamw", "filter_bias_and_bn")])
+    def test_an_argument_that_the_optimiser_does_not_take_is_not_dropped(self, name: str, argument: str) -> None:
+        with pytest.raises(UserError, match=rf'optimizer\.arguments: {name} takes no "{argument}"'):
+            build_optimizer(Optimizer(name=name, arguments={argument: 0.5}), small_network())
+
+    def test_a_field_of_the_section_among_the_arguments(self) -> None:
+        with pytest.raises(UserError, match=r"optimizer: adamw.*'lr'"):
+            build_optimizer(Optimizer(arguments={"lr": 0.5}), small_network())
+
+    def test_arguments_that_exclude_each_other(self) -> None:
+        with pytest.raises(UserError, match="fused"):
+            build_optimizer(Optimizer(arguments={"fused": True, "foreach": True}), small_network())
+
+    def test_layer_decay_of_layers_in_no_known_order(self) -> None:
+        with pytest.raises(UserError, match=r"optimizer\.layer_decay.*null"):
+            build_optimizer(Optimizer(layer_decay=0.5), small_network())
+
+    def test_a_head_multiple_without_a_head(self) -> None:
+        with pytest.raises(UserError, match=r"optimizer\.head_multiple.*no head.*optimizer\.head_multiple=1"):
+            build_optimizer(Optimizer(head_multiple=10), small_network())
+
+
+class TestHeadMultiple:
+    def test_the_head_alone_moves_that_much_further(self) -> None:
+        """SGD without momentum: a step is the rate times the gradient."""
+        section = Optimizer(name="sgd", learning_rate=1e-3, weight_decay=0.0, arguments={"momentum": 0.0, "nesterov": False})
+        steps = []
+        for multiple in (1.0, 10.0):
+            model, start = small_network(), small_network().state_dict()
+            optimizer = build_optimizer(section.model_copy(update={"head_multiple": multiple}), model, HEAD)
+            LearningRate(Schedule(name="constant", warmup=0), 1e-3, optimizer, 1, 1).set(0)
+            step(model, optimizer)
+            steps.append({name: values.detach() - start[name] for name, values in model.named_parameters()})
+        for name, moved in steps[0].items():
+            assert torch.allclose(steps[1][name], moved * (10 if name in HEAD else 1), rtol=1e-3, atol=1e-8), name
+
+    def test_it_multiplies_the_layers_share(self) -> None:
+        model = build_model(Model(backbone="test_resnet", weights=None), 10, seed=0)
+        head, scales = head_names(model), []
+        assert head == {"fc.weight", "fc.bias"}
+        for multiple in (1.0, 4.0):
+            optimizer = build_optimizer(Optimizer(layer_decay=0.5, head_multiple=multiple), model, head)
+            by_id = {id(parameter): group["lr_scale"] for group in optimizer.param_groups for parameter in group["params"]}
+            scales.append({name: by_id[id(parameter)] for name, parameter in model.named_parameters()})
+        assert len(set(scales[0].values())) > 3
+        assert scales[1] == {name: scale * (4 if name in head else 1) for name, scale in scales[0].items()}
+
+    @pytest.mark.parametrize("name", ["adamw", "lamb", "lookahead_radam"])
+    def test_decay_and_arguments_stay_and_no_parameter_is_lost(self, name: str) -> None:
+        section = Optimizer(name=name, weight_decay=0.07, arguments={"eps": 1e-5})
+        found = []
+        for multiple in (1.0, 10.0):
+            model = small_network()
+            optimizer = build_optimizer(section.model_copy(update={"head_multiple": multiple}), model, HEAD)
+            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            groups = [{key: value for key, value in group.items() if key not in ("params", "lr_scale")} for group in optimizer.param_groups]
+            found.append(
+                sorted(
+                    (names[id(parameter)], sorted(group.items(), key=str))
+                    for group, whole in zip(groups, optimizer.param_groups, strict=True)
+                    for parameter in whole["params"]
+                )
+            )
+        assert found[0] == found[1]
+        assert len(found[0]) == len(list(small_network().parameters()))
+
+    def test_one_leaves_the_groups_as_they_are(self) -> None:
+        optimizer = build_optimizer(Optimizer(head_multiple=1), small_network(), HEAD)
+        assert len(optimizer.param_groups) == 2
+        assert all("lr_scale" not in group for group in optimizer.param_groups)
+
+
+class TestFused:
+    """Fused steps are asked for on a GPU; the constructors take them on a CPU too, so that no GPU is needed to see it."""
+
+    @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "momentum"])
+    def test_on_a_gpu_where_the_optimiser_has_them(self, name: str) -> None:
+        assert build_optimizer(Optimizer(name=name), small_network(), device_type="cuda").defaults["fused"] is True
+        assert not build_optimizer(Optimizer(name=name), small_network()).defaults["fused"]
+
+    @pytest.mark.parametrize("name", ["lamb", "adagrad", "lion", "nadamw"])
+    def test_elsewhere_nothing_is_asked_for(self, name: str) -> None:
+        assert not build_optimizer(Optimizer(name=name), small_network(), device_type="cuda").defaults.get("fused")
+
+    @pytest.mark.parametrize("arguments", [{"fused": False}, {"foreach": True}])
+    def test_the_user_has_the_last_word(self, arguments: dict[str, bool]) -> None:
+        assert not build_optimizer(Optimizer(arguments=arguments), small_network(), device_type="cuda").defaults["fused"]

@@ -61,11 +61,52 @@ def test_what_is_learned_is_predicted_again(values: list[float]) -> None:
     assert np.abs(found - targets).max() <= 1e-5 * max(1.0, float(np.abs(targets).max()))
 
 
+class TestLogarithm:
+    OUTPUTS = Outputs.of("regression", PRICES, logarithm=True)
+
+    def test_the_network_learns_logarithms_of_mean_zero_and_deviation_one(self) -> None:
+        learned = self.OUTPUTS.learn(PRICES)
+        assert learned.dtype == torch.float32
+        expected = (np.log1p(PRICES) - np.log1p(PRICES).mean()) / np.log1p(PRICES).std()
+        assert learned.numpy() == pytest.approx(expected, abs=1e-5)
+
+    def test_the_prediction_is_in_the_unit_of_the_target(self) -> None:
+        middle = float(np.expm1(np.log1p(PRICES.astype(np.float64)).mean()))
+        assert self.OUTPUTS.predict(torch.zeros(1, 1)).item() == pytest.approx(middle)
+
+    def test_no_logit_leaves_the_range_of_what_was_learned(self) -> None:
+        assert self.OUTPUTS.predict(torch.tensor([[-1e4], [-9.0], [9.0], [1e4]])).flatten().tolist() == [10.0, 10.0, 60.0, 60.0]
+
+    def test_the_squared_error_that_is_trained_on_is_that_of_the_metric_rmsle(self) -> None:
+        from pipeline.training.metrics import rmsle
+
+        given = torch.tensor([[-0.5], [0.2], [0.8]])
+        squared = ((given - self.OUTPUTS.learn(PRICES)) ** 2).mean()
+        assert self.OUTPUTS.std * float(squared) ** 0.5 == pytest.approx(rmsle(PRICES, self.OUTPUTS.predict(given).numpy()), rel=1e-5)
+
+    def test_classes_have_none(self) -> None:
+        assert Outputs.of("multiclass", np.array([0, 1]), logarithm=True) == Outputs("multiclass")
+
+
+@given(st.lists(st.floats(-0.5, 1e6, width=32), min_size=1, max_size=30))
+def test_what_is_learned_as_a_logarithm_is_predicted_again(values: list[float]) -> None:
+    targets = np.array(values, dtype=np.float32).reshape(-1, 1)
+    outputs = Outputs.of("regression", targets, logarithm=True)
+    found = outputs.predict(outputs.learn(targets)).numpy()
+    assert (np.abs(found - targets) <= 1e-5 * (1 + np.abs(targets))).all()
+
+
 def test_targets_that_do_not_vary_are_learned_without_a_division_by_zero() -> None:
     targets = np.full((4, 1), 7.0, dtype=np.float32)
     outputs = Outputs.of("regression", targets)
     assert outputs.learn(targets).flatten().tolist() == [0.0] * 4
     assert outputs.predict(torch.tensor([[0.3]])).item() == 7.0
+
+
+@pytest.mark.parametrize("logarithm", [False, True])
+def test_targets_that_differ_by_less_than_their_precision_are_learned_too(logarithm: bool) -> None:
+    targets = np.array([[0.0], [1e-45]], dtype=np.float32)
+    assert torch.isfinite(Outputs.of("regression", targets, logarithm).learn(targets)).all()
 
 
 def test_classes_and_labels_are_learned_as_they_are() -> None:

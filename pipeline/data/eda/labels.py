@@ -16,7 +16,7 @@ MOST_COMBINATIONS = 10
 MOST_SHEETS = 24  # classes with a contact sheet
 TARGET_BINS = 5  # contact sheets of a regression
 
-EVERY_ROW_ALIKE = ("accuracy", "micro_f1", "log_loss", "map_at_3", "map_at_5", "samples_f1")
+EVERY_ROW_ALIKE = ("accuracy", "micro_f1", "log_loss", "map_at_3", "map_at_5", "top_3_accuracy", "top_5_accuracy", "samples_f1")
 EVERY_CLASS_ALIKE = ("balanced_accuracy", "macro_f1")
 
 
@@ -211,6 +211,8 @@ def constant_score(counts: "pd.Series[int]", competition: Competition, num_rows:
         "quadratic_kappa": 0.0,
         "matthews_correlation": 0.0,
         "map_at_3": float((largest[:3] / np.arange(1, 4)[: len(largest)]).sum()),
+        "top_3_accuracy": float(largest[:3].sum()),
+        "top_5_accuracy": float(largest[:5].sum()),
         "map_at_5": float((largest[:5] / np.arange(1, 6)[: len(largest)]).sum()),
     }.get(competition.metric)
 

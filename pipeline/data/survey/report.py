@@ -22,7 +22,7 @@ from pipeline.files import write_text
 KEYS: tuple[str, ...] = ("id", "target", "task", "classes", "positive", "label_separator", "metric", "image_path")
 KEYS += ("train_table", "test_table", "sample_submission", "pixel_columns", "pixel_shape")
 WIDEST = 150
-BASE = ["train: {epochs: 12, batch_size: 32, ema: 0.99, clip_norm: 5.0}", "schedule: {name: cosine, warmup_epochs: 1}"]
+BASE = ["train: {epochs: 12, batch_size: 32, ema: 0.99, clip_norm: 5.0}", "schedule: {name: cosine, warmup: 1}"]
 
 
 @dataclass(frozen=True)

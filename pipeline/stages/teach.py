@@ -1,0 +1,232 @@
+"""The teach stage: what each network of a student learns from an experiment that is trained already.
+
+The student of fold k must not learn, by any way, from the truth of fold k. Test rows it learns as the teacher's network of fold k
+predicts them, which did not see that fold. Train rows of fold j are told it by a nested teacher, trained without j and k; or, at no
+cost, by the teacher's network of fold j, which saw fold k: then every line that prints the student's CV says that it is optimistic.
+"""
+
+import functools
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from pipeline.artifacts import Manifest, Stage, finished, run_stage
+from pipeline.config import CLASS_TASKS, Config, Distillation, PseudoLabels, Teacher
+from pipeline.config_files import load_config
+from pipeline.errors import UserError, did_you_mean
+from pipeline.executor import FULL, Task
+from pipeline.files import digest, digest_table
+from pipeline.inference.tta import view_names
+from pipeline.predictions import TEST, Predictions
+from pipeline.stages.learning import Lesson, digest_lesson, save_lesson
+from pipeline.stages.predict import Network, load_piece, mean, predict, seed_mean
+from pipeline.stages.prepare import Prepared, prepare, workspace
+from pipeline.stages.train import fold_folder, fold_tasks, full_tasks, is_trained, train_networks, train_stage
+from pipeline.stages.versions import define_stage
+from pipeline.training.teaching import Lessons, check_selection, confidence, distilled, nested_lesson, nested_pairs, pseudo_targets, select, soft
+
+log = logging.getLogger(__name__)
+TRAIN_FIRST = "train it first: python scripts/run_folds.py CONFIG"
+
+
+def teach(config: Config, prepared: Prepared, force: bool = False) -> Prepared:
+    """The same, with the lessons of a student's networks; as it is for an experiment without a teacher."""
+    if config.teacher is None:
+        return prepared
+    teacher = _read_teacher(config, config.teacher)
+    reasons = _reasons(teacher, (config.experiment,))
+    stage = _stage(config.teacher, teacher, prepared)
+    check_teacher(config.teacher, teacher, prepared)
+    folder = workspace(config).lessons(config.experiment, stage.key(teacher.experiment))
+    lessons = functools.cache(functools.partial(_lessons, config, config.teacher, teacher, prepared, force))
+    if force or finished(stage, folder / "manifest.json") is None:
+        lessons()  # before the folder is locked, so that two processes share the nested teachers
+
+    def build() -> tuple[str, dict[str, Any]]:
+        digests = {network: digest_lesson(lesson) for network, lesson in lessons().items()}
+        for network, lesson in lessons().items():
+            save_lesson(Lessons(folder, digests), network, lesson)
+        log.info("teach     %s learns from %s: %s -> %s", config.experiment, teacher.experiment, _in_words(config, prepared, lessons()), folder)
+        return digest(digests), {"digests": digests}
+
+    manifest = run_stage(stage, folder, build, force)
+    return replace(prepared, lessons=Lessons(folder, manifest.record["digests"], reasons))
+
+
+def _stage(section: Teacher, teacher: Config, prepared: Prepared) -> Stage:
+    """What decides the lessons: the teacher's networks, and the pictures that they look at."""
+    networks = {f"seed_{task.seed}_{task.folder}": _trained(task, prepared).digest for task in fold_tasks(teacher)}
+    images = teacher.images.model_dump(mode="json", exclude={"cache_size", "corrupt"})
+    settings = {"teacher": section.model_dump(mode="json"), "views": view_names(teacher.predict.tta), "images": images, "precision": teacher.train.precision}
+    rows = digest_table(prepared.rows[["split", "id", "problem", "digest"]])
+    return define_stage("teach", settings, networks=networks, rows=rows, folds=prepared.folds_digest, target=[prepared.target.task, prepared.classes])
+
+
+# ---------------------------------------------------------------- the teacher
+
+
+def _read_teacher(config: Config, section: Teacher) -> Config:
+    """The teacher's config as it was trained, on this machine; UserError where there is none."""
+    name, experiments = section.experiment, workspace(config).experiment("")
+    path = experiments / name / "config.yaml"
+    if not path.exists():
+        known = [other.parent.name for other in experiments.glob("*/config.yaml")]
+        raise UserError(f'teacher.experiment: no "{name}" in {experiments}{did_you_mean(name, known)}; {TRAIN_FIRST}')
+    saved = load_config(path)
+    roots = {extra.table: extra.root for extra in config.competition.extra_train}
+    extra = [part.model_copy(update={"root": roots.get(part.table, part.root)}) for part in saved.competition.extra_train]
+    competition = saved.competition.model_copy(update={"root": config.competition.root, "extra_train": tuple(extra)})
+    return saved.model_copy(update={"experiment": name, "competition": competition, "runtime": config.runtime, "outputs": config.outputs})
+
+
+def _reasons(teacher: Config, students: tuple[str, ...]) -> tuple[str, ...]:
+    """Why a teacher's CV flatters it, and so its student's; those of its own teachers included."""
+    if teacher.experiment in students:
+        raise UserError(f"teacher.experiment: {' learns from '.join([*students, teacher.experiment])}; write experiment=NEW for the student")
+    own = tuple(f"{reason} of teacher {teacher.experiment}" for reason in teacher.optimistic)
+    if teacher.teacher is None:
+        return own
+    return own + _reasons(_read_teacher(teacher, teacher.teacher), (*students, teacher.experiment))
+
+
+def check_teacher(section: Teacher, teacher: Config, prepared: Prepared) -> None:
+    """UserError where this teacher cannot teach this student what it asks for."""
+    kinds = [task if task not in CLASS_TASKS else "one of several classes" for task in (teacher.competition.task, prepared.target.task)]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"teacher.experiment: {teacher.experiment} predicts {kinds[0]}, but this experiment {kinds[1]}; take a teacher of the same task")
+    if section.pseudo_labels is not None:
+        check_selection(section.pseudo_labels, prepared.target)
+        if not prepared.ids("test"):
+            raise UserError("teacher.pseudo_labels: there is no test row to learn from; write null")
+    if section.distillation is not None and section.distillation.labels == "nested":
+        if teacher.folds.n_splits < 3:
+            raise UserError("teacher.distillation.labels: of 2 folds none is left for a nested teacher; write folds.n_splits=3 for both, or labels=out_of_fold")
+        if teacher.teacher is not None:
+            raise UserError(
+                f"teacher.distillation.labels: {teacher.experiment} was itself taught by {teacher.teacher.experiment}, whose networks saw"
+                f" the folds that a nested teacher must not know; write labels=out_of_fold, or take {teacher.teacher.experiment} as the teacher"
+            )
+
+
+def _trained(task: Task, prepared: Prepared) -> Manifest:
+    """The manifest of a teacher's network; UserError where it is missing or of other folds."""
+    manifest = Manifest.read(fold_folder(task) / "manifest.json")
+    name = task.config.experiment
+    if manifest is None:
+        raise UserError(f'teacher.experiment: "{name}" is not trained to its end ({task.name} is missing); {TRAIN_FIRST}')
+    if manifest.inputs["folds"] != prepared.folds_digest:
+        raise UserError(f'teacher.experiment: "{name}" was trained in other folds; give both the same folds, dedup and images.corrupt, or train it again')
+    return manifest
+
+
+def _nested_tasks(teacher: Config, pair: tuple[int, int]) -> list[Task]:
+    return [Task(teacher, seed, *pair) for seed in teacher.train.seeds]
+
+
+def _prepare_teacher(config: Config, teacher: Config, prepared: Prepared) -> Prepared:
+    """What the teacher starts from; UserError unless its networks were trained from just that."""
+    sections = ("competition", "folds", "images", "dedup", "cache", "submission")
+    alike = all(getattr(config, section) == getattr(teacher, section) for section in sections)
+    prepared = teach(teacher, prepared if alike else prepare(teacher))
+    for task in fold_tasks(teacher) + full_tasks(teacher):
+        _trained(task, prepared)
+        if not is_trained(task, train_stage(task, prepared)):
+            raise UserError(
+                f'teacher.experiment: "{teacher.experiment}" ({task.name}) was trained on other pictures or by another version;'
+                " train it again: python scripts/run_folds.py CONFIG --force train"
+            )
+    return prepared
+
+
+@dataclass(frozen=True)
+class _TeacherPredictions:
+    """A teacher that has predicted; seeds are averaged."""
+
+    config: Config
+    prepared: Prepared
+    folder: Path
+
+    def test(self, folds: Collection[int]) -> Predictions:
+        """Of the test rows whose pictures can be read, by the networks of these folds, sorted by id."""
+        found = mean([load_piece(self.folder, task, "test") for task in fold_tasks(self.config) if task.fold in folds])
+        readable = set(self.prepared.ids("test"))
+        return found.take(np.array([row for row in np.argsort(found.ids) if found.ids[row] in readable], dtype=np.int64))
+
+    def out_of_fold(self) -> Predictions:
+        """Of each train row, by the networks that did not see it."""
+        return seed_mean([load_piece(self.folder, task, "oof") for task in fold_tasks(self.config)])
+
+    def nested(self) -> dict[tuple[int, int], Predictions]:
+        """By pair of folds, of the rows of both, by the networks that saw neither."""
+        pairs = nested_pairs(self.config.folds.n_splits)
+        bar = tqdm(pairs, desc="teach", unit="pair", leave=False, delay=2, disable=None)
+        return {pair: mean([Network(self.config, self.prepared, task).held_out() for task in _nested_tasks(self.config, pair)]) for pair in bar}
+
+
+# ---------------------------------------------------------------- the lessons
+
+
+def _lessons(config: Config, section: Teacher, teacher: Config, prepared: Prepared, force: bool) -> dict[str, Lesson]:
+    """What each network of the student learns, by fold_0, fold_1, ... and all; trains the nested teachers."""
+    ready = _prepare_teacher(config, teacher, prepared)
+    said = _TeacherPredictions(teacher, ready, predict(teacher, ready, fold_tasks(teacher) + full_tasks(teacher)))
+    every = tuple(range(teacher.folds.n_splits))
+    networks = {FULL: "all"} | {fold: Task(teacher, 0, fold).folder for fold in every}
+    lessons: dict[str, Lesson] = {network: {} for network in networks.values()}
+    if section.pseudo_labels is not None:
+        for fold, network in networks.items():
+            lessons[network]["test"] = _pseudo_labels(section.pseudo_labels, prepared, said.test(every if fold == FULL else (fold,)), network)
+    if section.distillation is not None:
+        if section.distillation.labels == "nested":
+            train_networks([task for pair in nested_pairs(len(every)) for task in _nested_tasks(teacher, pair)], ready, force)
+        for fold, told in _told(section.distillation, said).items():
+            lessons[networks[fold]]["train"] = _soft_labels(section.distillation, prepared, told)
+    return lessons
+
+
+def _told(section: Distillation, teacher: _TeacherPredictions) -> dict[int, Predictions]:
+    """By fold of the student, what the teacher says of the train rows outside it; a student on all rows takes the out-of-fold labels."""
+    out_of_fold, folds = teacher.out_of_fold(), range(teacher.config.folds.n_splits)
+    if section.labels == "out_of_fold":
+        return {FULL: out_of_fold} | {fold: out_of_fold.outside_fold(fold) for fold in folds}
+    pieces = teacher.nested()
+    return {FULL: out_of_fold} | {fold: nested_lesson(fold, pieces) for fold in folds}
+
+
+def _soft_labels(section: Distillation, prepared: Prepared, told: Predictions) -> Predictions:
+    """Targets of train rows: the truth, mixed with what the teacher says."""
+    told = told.in_classes(prepared.classes)
+    truth = prepared.target.numbers([prepared.truth[name] for name in told.ids])
+    return replace(told, values=distilled(section, soft(prepared.target, truth), told.values))
+
+
+def _pseudo_labels(section: PseudoLabels, prepared: Prepared, told: Predictions, network: str) -> Predictions:
+    """Test rows to learn from, with their targets; UserError where the teacher is sure of none."""
+    readable = set(prepared.ids("test"))
+    told = told.in_classes(prepared.classes)
+    told = told.take(np.array([row for row, name in enumerate(told.ids) if name in readable], dtype=np.int64))
+    rows = select(section, prepared.target, told.values)
+    if not len(rows):
+        surest = float(confidence(prepared.target, told.values).max())
+        remedy = f"lower confidence ({section.confidence:g})" if surest < section.confidence else f"raise share ({section.share:g})"
+        raise UserError(f"teacher.pseudo_labels: {network} takes none of {len(told)} test rows, the surest of which has confidence {surest:.3f}; {remedy}")
+    taken = told.take(rows)
+    return replace(taken, values=pseudo_targets(section, prepared.target, taken.values), fold=np.full(len(rows), TEST, dtype=np.int16))
+
+
+def _in_words(config: Config, prepared: Prepared, lessons: dict[str, Lesson]) -> str:
+    """What is taught: soft labels of 1,438 train rows, pseudo-labels of 180 to 201 of 359 test rows."""
+    parts = []
+    if config.teacher and config.teacher.distillation:
+        how = config.teacher.distillation
+        parts.append(f"{how.labels.replace('_', '-')} soft labels of {len(lessons['all']['train']):,} train rows, weight {how.weight:g}")
+    counts = sorted(len(lesson["test"]) for lesson in lessons.values() if "test" in lesson)
+    if counts:
+        number = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
+        parts.append(f"pseudo-labels of {number} of {len(prepared.ids('test')):,} test rows")
+    return ", ".join(parts)
