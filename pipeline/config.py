@@ -75,7 +75,7 @@ class Submission(Section):
 
 
 class Runtime(Section):
-    """The machine. Nothing here changes what is computed, but for `threads` in the last bits."""
+    """The machine. Nothing here changes what is computed, but for `threads` and `compile` in the last bits."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto: every GPU there is, else the CPU; or cpu, cuda, cuda:1."""

@@ -265,6 +265,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": device_name,
         "threads": config.runtime.threads,
+        "compile": config.runtime.compile,
         "precision": str(trainer.autocast or torch.float32),
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         **trainer.record,
