@@ -17,6 +17,7 @@ from pipeline.files import digest, lock, read_json, remove_leftovers, write_json
 
 log = logging.getLogger(__name__)
 HEX_IN_KEYS = 8
+EPOCH_FILES = "epoch_*.pt"  # in a network's folder while it trains: epochs whose weights may be chosen
 LONGEST_NAME = 120  # characters of a folder made of many experiments' names; file systems end at 255
 
 

@@ -164,6 +164,8 @@ class Config(Section):
         for key, duration in (("schedule.warmup", self.schedule.warmup), ("train.freeze", self.train.freeze)):
             if (epochs := in_epochs(duration, self.train.epochs)) is not None and epochs >= self.train.epochs:
                 raise ValueError(f"{key} must be below train.epochs, but got {duration} and {self.train.epochs}")
+        if in_epochs(self.schedule.every, self.train.epochs) == 0 or self.schedule.every in ("0 steps", "0 step"):
+            raise ValueError(f"schedule.every must be above 0, but got {self.schedule.every}")
         if self.teacher is not None and self.teacher.experiment == self.experiment:
             raise ValueError(f"teacher.experiment: {self.experiment} cannot teach itself; give the student a name of its own: experiment=NEW")
         return self

@@ -4,10 +4,11 @@ A string below a field is its documentation. `config.py` has the other sections 
 """
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from pipeline.config_data import CLASS_TASKS, Positive, Scale, Section, Share, Slug, Task
 
@@ -17,7 +18,15 @@ def call_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
-Duration = Annotated[float, Field(ge=0.0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(%|steps?|epochs?)$")]
+def _duration(value: float | str) -> float | str:
+    if re.fullmatch(DURATION, value) if isinstance(value, str) else value >= 0:
+        return value
+    raise ValueError(f'a duration is epochs (1.5), updates ("300 steps") or a share of the run ("10%"), but got {value!r}')
+
+
+DURATION = r"\d+(\.\d+)? ?(%|steps?|epochs?)"
+_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{DURATION}$"}]}
+Duration = Annotated[float | str, AfterValidator(_duration), WithJsonSchema(_SCHEMA)]
 """A stretch of training: epochs (1.5 or "1.5 epochs"), updates ("300 steps") or a share of the run ("10%")."""
 
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from pipeline.config import Config
 from pipeline.errors import RunFailed, UserError
-from pipeline.runtime import die_with, start_logging
+from pipeline.runtime import CtrlC, die_with, start_logging
 
 log = logging.getLogger(__name__)
 SAVING = 60.0  # seconds that processes have to save after Ctrl-C
@@ -83,6 +83,7 @@ def run_tasks(tasks: Sequence[Task], work: Work, devices: Sequence[str], jobs_pe
     if len(slots) <= 1:
         for task in tasks:
             _note(outcome, task, functools.partial(work, task, slots[0]))
+            CtrlC().stop_if_asked()
         return outcome
     # A killed process takes its whole pool down: what it left undone runs again, each task in a pool of its own.
     for task in _run_pool(outcome, tasks, work, slots):
@@ -152,13 +153,14 @@ _slot: dict[str, Any] = {}
 
 def _start_process(queue: Any, parent: int) -> None:
     os.environ["TQDM_DISABLE"] = "1"
-    signal.signal(signal.SIGINT, lambda *_: None)  # heard in the training loop alone, which saves; the parent passes it on
+    signal.signal(signal.SIGINT, CtrlC.note)  # answered by the training loop, which saves; the parent passes it on
     start_logging()
     _slot["device"] = queue.get()
     die_with(parent)
 
 
 def _in_process(work: Work, task: Task) -> bool:
+    CtrlC().stop_if_asked()
     try:
         return work(task, _slot["device"])
     except (UserError, RunFailed, OSError):

@@ -83,12 +83,14 @@ def devices(requested: str) -> list[str]:
 
 
 def start_torch(threads: int, device: str = "cpu") -> None:
-    """Fixes what would make two runs differ: threads, kernels picked by stopwatch, OpenCV's own threads."""
+    """Fixes what would make two runs differ: threads, kernels picked by stopwatch, OpenCV's own threads; a GPU is this process's own."""
     import cv2
     import torch
 
     if device == "cpu":
         _keep_freed_memory()
+    else:
+        torch.cuda.set_device(device)  # or threads that pin memory open a context on the first GPU
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -108,11 +110,22 @@ def _keep_freed_memory() -> None:
             library.mallopt(parameter, value)
 
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+    "could not create a memory object",
+)
+"""How allocators, cuBLAS, cuDNN and oneDNN say that there is no memory."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch found no memory, on a GPU or on the CPU."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -122,7 +135,8 @@ class Interrupted(KeyboardInterrupt):
 class CtrlC:
     """Ctrl-C as a question instead of an exception: the first only sets `asked`, a second one ends the process's work at once.
 
-    Left alone where the shell that started the process has it ignored.
+    `asked` is the process's: what runs after a question that came too late to be heard hears it, too. Left alone where the
+    shell that started the process has it ignored.
     """
 
     asked = False
@@ -131,15 +145,17 @@ class CtrlC:
         self._before = signal.getsignal(signal.SIGINT)
         self._heard = threading.current_thread() is threading.main_thread() and self._before is not signal.SIG_IGN
         if self._heard:
-            signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGINT, self.note)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._heard:
             signal.signal(signal.SIGINT, self._before)
 
-    def _note(self, *_: object) -> None:
-        again, self.asked = self.asked, True
+    @staticmethod
+    def note(*_: object) -> None:
+        """Hears a Ctrl-C; a handler of signals."""
+        again, CtrlC.asked = CtrlC.asked, True
         if multiprocessing.parent_process() is not None:
             return  # a terminal sends Ctrl-C to every process, and the parent passes it on
         if again:

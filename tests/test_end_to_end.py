@@ -1,6 +1,7 @@
 """The way from raw files to a checked submission, as one process and as several."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,27 @@ def test_a_run_ends_in_a_submission_that_matches_the_sample(config: Path, digits
     assert set(submission["label"]) <= set("0123456789")
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()] == ["CV", "true", "seconds", "submission"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train.checkpoint=soup", "train.keep=2", "optimizer.head_multiple=3", "optimizer.layer_decay=0.9", "train.freeze=2 steps"],
+        ["train.checkpoint=average", "train.full_data=true", "schedule={name: one_cycle, warmup: 30%}", "train.sampler=balanced", "loss.name=focal"],
+    ],
+    ids=["soup", "average"],
+)
+def test_every_stage_takes_what_the_recipe_offers(config: Path, outputs: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config, "train.epochs=2", *words) == 0
+    assert not list(outputs.rglob("epoch_*.pt")), "what was not chosen is deleted"
+    folds = [json.loads(path.read_text())["record"] for path in outputs.glob("experiments/small/seed_0/fold_*/manifest.json")]
+    assert all(set(record["epochs_chosen"]) <= {1, 2} for record in folds)
+    printed = capsys.readouterr().out
+    assert ("optimistic: train.checkpoint=soup" in printed) == (words[0] == "train.checkpoint=soup")
+    assert (outputs / "experiments/small/seed_0/all/manifest.json").exists() == ("train.full_data=true" in words)
+    before = digest_of(list(outputs.rglob("last.pt")))
+    assert run(config, "train.epochs=2", *words) == 0
+    assert digest_of(list(outputs.rglob("last.pt"))) == before
 
 
 def test_the_printed_cv_is_the_metric_on_every_training_row_predicted_by_the_network_that_did_not_see_it(config: Path, digits: Path, outputs: Path) -> None:

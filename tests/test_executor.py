@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.errors import RunFailed, UserError
-from pipeline.executor import FULL, Task, run_tasks
+from pipeline.executor import FULL, SAVING, Task, run_tasks
 from pipeline.files import write_text
+from pipeline.runtime import CtrlC, Interrupted
 
 
 class Unpicklable(Exception):
@@ -61,6 +63,21 @@ def work_of_the_user(task: Task, device: str) -> bool:
             time.sleep(0.01)
         raise UserError("write something else")
     time.sleep(60)
+    return True
+
+
+def work_that_saves_after_ctrl_c(task: Task, device: str) -> bool:
+    note(task, device)
+    ended = time.monotonic() + 60
+    while not CtrlC.asked and time.monotonic() < ended:
+        time.sleep(0.01)
+    write_text(task.config.outputs / f"saved_{task.fold}", "")
+    raise Interrupted
+
+
+def work_that_does_not_hear_ctrl_c(task: Task, device: str) -> bool:
+    note(task, device)
+    CtrlC.note()
     return True
 
 
@@ -192,3 +209,38 @@ def test_every_network_of_an_experiment_has_a_folder_a_name_and_random_draws_of_
     assert [task.folder for task in networks[:2]] == ["all", "fold_0"]
     assert [task.number for task in networks[1:5]] == [0, 1, 2, 40], "those of folds draw as they always did"
     assert [task.hidden for task in (*networks[:2], networks[5])] == [(), (0,), (0, 1)]
+
+
+def press_ctrl_c_once(config: Config, folds: int) -> None:
+    """As soon as so many tasks have started."""
+    ended = time.monotonic() + 50
+    while len(traces(config)) < folds and time.monotonic() < ended:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_after_ctrl_c_running_tasks_save_and_no_further_one_starts(small: Config) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    presser = threading.Thread(target=press_ctrl_c_once, args=(small, 2))
+    started = time.monotonic()
+    try:
+        presser.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks(tasks(small, 6), work_that_saves_after_ctrl_c, ["cpu"], 2)
+    finally:
+        presser.join()
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - started < SAVING, "processes that have saved are not waited for"
+    assert len(traces(small)) == 2
+    assert len(list(small.outputs.glob("saved_*"))) == 2
+
+
+def test_a_ctrl_c_that_a_task_did_not_hear_stops_the_next_one(small: Config) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks(tasks(small, 3), work_that_does_not_hear_ctrl_c, ["cpu"], 1)
+    finally:
+        CtrlC.asked = False
+        signal.signal(signal.SIGINT, before)
+    assert len(traces(small)) == 1

@@ -316,6 +316,7 @@ def test_a_lesson_that_was_changed_is_not_learned(school: School, capsys: pytest
 # ---------------------------------------------------------------- other tasks, seeds, choices
 
 
+@pytest.mark.slow
 def test_numbers_are_taught_in_their_own_unit_and_the_seeds_of_a_teacher_are_averaged(tmp_path: Path) -> None:
     spots(tmp_path / "spots", twins=False, test_copies=False)
     for name in ("train", "sample_submission"):
@@ -345,6 +346,7 @@ def test_numbers_are_taught_in_their_own_unit_and_the_seeds_of_a_teacher_are_ave
         assert taught["test", name] == pytest.approx(np.mean([rows_of(part, (name,)) for part in of_test]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_test_picture_that_cannot_be_read_teaches_nothing(tmp_path: Path) -> None:
     spots(tmp_path / "spots", twins=False, test_copies=False, per_fold=4)
     blind = pd.read_csv(tmp_path / "spots" / "test.csv", dtype=str)["id"].iloc[1]

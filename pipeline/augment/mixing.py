@@ -17,7 +17,8 @@ def mix(images: torch.Tensor, targets: torch.Tensor, section: Mixing, seed: np.r
     if not kinds or random.random() >= section.prob:
         return images, targets
     kind = kinds[int(random.integers(len(kinds)))]
-    partner = torch.from_numpy(random.permutation(len(images))).to(images.device, non_blocking=True)
+    order = torch.from_numpy(random.permutation(len(images)))
+    partner = order.pin_memory().to(images.device, non_blocking=True) if images.is_cuda else order
     if kind == "mixup":
         share = float(random.beta(section.mixup, section.mixup))
         images = torch.lerp(images[partner], images, share)

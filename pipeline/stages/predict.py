@@ -108,7 +108,8 @@ class Network:
         state = load_checkpoint(fold_folder(task)) or {"model": {}}
         weights = final_weights(state)
         if digest_weights(weights) != _trained(task).digest:
-            raise UserError(f"{fold_folder(task)}: last.pt is damaged or not the one that training ended with; write --force train")
+            advice = "delete its manifest.json, to go on from the checkpoint before it, or write --force train"
+            raise UserError(f"{fold_folder(task)}: last.pt is damaged or not the one that training ended with; {advice}")
         model = build_model(task.config.model.model_copy(update={"weights": None}), len(prepared.classes), seed=0)
         model.load_state_dict(weights)
         self.model, self.outputs = model.to(self.predictor.device), outputs_of(prepared, task)
@@ -140,7 +141,7 @@ def _predictor(config: Config, prepared: Prepared) -> "Predictor":
     from pipeline.runtime import autocast_dtype, devices, start_torch
 
     device = torch.device(devices(config.runtime.device)[0])
-    start_torch(config.runtime.threads, device.type)
+    start_torch(config.runtime.threads, str(device))
     return Predictor(
         cache=ImageCache(prepared.cache, prepared.pictures),
         images=config.images,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.artifacts import Manifest, Stage, build_stage, finished, refuse_changed
+from pipeline.artifacts import EPOCH_FILES, Manifest, Stage, build_stage, finished, refuse_changed
 from pipeline.config import Config, Images, Model, Train
 from pipeline.config_files import write_config
 from pipeline.ensembling.scores import mark
@@ -54,6 +54,7 @@ def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = Fals
     folder = workspace(config).experiment(config.experiment)
     if not open_tasks:
         log.info("train     up to date: %s in %s", _counted(tasks), folder)
+        _clear(tasks)
         return
     _check_before(config, prepared, tasks)
     for old in _replaced(tasks) if again else []:
@@ -65,9 +66,17 @@ def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = Fals
     failed = _run_all(config, prepared, open_tasks)
     if failed:
         raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + ". The other networks are kept; the same command goes on")
+    _clear(tasks)
     if own:
         write_text(folder / "config.yaml", write_config(config))
     log.info("train     %s in %.0f s -> %s", _counted(open_tasks), time.monotonic() - started, folder)
+
+
+def _clear(tasks: Sequence[Task]) -> None:
+    """Deletes the epochs that finished networks have not chosen, also those that a kill left behind."""
+    for task in tasks:
+        for path in fold_folder(task).glob(EPOCH_FILES):
+            path.unlink(missing_ok=True)
 
 
 def _counted(tasks: Sequence[Task]) -> str:
@@ -229,8 +238,8 @@ def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool) -> bo
 def _how_it_went(task: Task, prepared: Prepared, record: Mapping[str, Any]) -> str:
     if task.fold == FULL:
         return f"{record['epochs']} epochs, as the folds, {record['seconds']:.0f} s"
-    score = f"{task.config.competition.metric} {record['score']:.4f}"
-    return f"{score}, {record['seconds']:.0f} s{mark(optimistic(task.config, prepared.lessons))}"
+    score = "not defined on its held-out rows" if record["score"] is None else f"{record['score']:.4f}"
+    return f"{task.config.competition.metric} {score}, {record['seconds']:.0f} s{mark(optimistic(task.config, prepared.lessons))}"
 
 
 def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tuple[str, dict[str, Any]]:
@@ -245,7 +254,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
     from pipeline.training.models import build_model
 
     config, device = task.config, torch.device(device_name)
-    start_torch(config.runtime.threads, device.type)
+    start_torch(config.runtime.threads, device_name)
     model = build_model(config.model, len(prepared.classes), integer_seed("initialise", task.seed, task.number))
     recipe = Recipe(config.augment, config.loss, config.optimizer, config.schedule, config.train)
     place = Place(

@@ -26,7 +26,7 @@ from pipeline.runtime import devices, start_torch
 from pipeline.training.datasets import Batch, EpochBatches, Normalise, TrainingImages, training_loader
 from pipeline.training.engine import Trainer
 from pipeline.training.fold import FoldData, Place, Recipe
-from pipeline.training.models import build_model
+from pipeline.training.models import build_model, check_backbone
 from pipeline.training.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -61,8 +61,12 @@ class Plan:
 
 def measure(folder: Path | None, plan: Plan) -> None:
     """Prints the tables."""
+    if plan.rounds < 1 or plan.batches < 1:
+        raise UserError("--rounds and --batches: at least 1")
+    for backbone in plan.backbones:
+        check_backbone(Model(backbone=backbone, weights=None))
     device = torch.device(devices(plan.device)[0])
-    start_torch(plan.threads, device.type)
+    start_torch(plan.threads, str(device))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {plan.threads} threads"
     print(f"{name}; torch {torch.__version__}; {plan.size} px, batches of {plan.batch_size}, {plan.workers} workers, {plan.rounds} rounds\n")
     with tempfile.TemporaryDirectory() as place:
@@ -82,6 +86,8 @@ def measure(folder: Path | None, plan: Plan) -> None:
 
 def training_line(root: Path, plan: Plan, backbone: str, precision: str, device: torch.device) -> None:
     """Measures one network in one precision, with each of the three sources of pictures."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     trainer = build_trainer(root, plan, backbone, precision, device)
     pipeline, timm = trainer.data.train, timm_loader(root, plan, plan.workers, device)
     tensors = RandomTensors(plan, device)

@@ -20,7 +20,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / LAST) as temporary:
         with temporary.open("wb") as file:
-            _save(state, file)
+            write_state(state, file)
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)
 
@@ -43,10 +43,11 @@ class _Witness:
         self._file.flush()
 
 
-def _save(state: dict[str, Any], file: BinaryIO) -> None:
+def write_state(state: Mapping[str, Any], file: BinaryIO) -> None:
+    """torch.save, but a full disk is an OSError."""
     witness = _Witness(file)
     try:
-        torch.save(state, witness)  # type: ignore[arg-type]
+        torch.save(dict(state), witness)  # type: ignore[arg-type]
     except Exception:
         if witness.error is not None:
             raise witness.error from None

@@ -24,7 +24,7 @@ from pipeline.artifacts import refuse_changed
 from pipeline.augment.mixing import mix
 from pipeline.errors import RunFailed, UserError
 from pipeline.runtime import CtrlC, Interrupted, autocast_dtype, integer_seed, is_out_of_memory, stream
-from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import LAST, load_checkpoint, save_checkpoint
 from pipeline.training.datasets import Batch, Normalise, on_device
 from pipeline.training.fold import FoldData, Place, Recipe
 from pipeline.training.held_out import HeldOut
@@ -34,7 +34,7 @@ from pipeline.training.metrics import METRICS
 from pipeline.training.models import head_names
 from pipeline.training.optim import build_ema, build_optimizer
 from pipeline.training.outputs import soft_targets
-from pipeline.training.schedules import LearningRate, in_updates
+from pipeline.training.schedules import LearningRate, check_durations, in_updates
 from pipeline.training.selection import Candidates, Weights, out_of_patience, signed
 from pipeline.training.steps import Gradients
 from pipeline.training.surgery import freeze_backbone, train_mode, use_gradient_checkpointing
@@ -74,11 +74,13 @@ class Trainer:
         self.autocast = autocast_dtype(section.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast == torch.float16)
         loss = build_loss(recipe.loss, data.target.task, data.train_targets, len(data.target.classes)).to(device)
-        network = torch.compile(self.model) if place.compile else self.model
-        self.gradients = Gradients(place.name, network, loss, self.optimizer, self.scaler, device, self.autocast, section.batch_size)
+        self.gradients = Gradients(self.model, loss, self.optimizer, self.scaler, device, self.autocast, section.batch_size)
+        if place.compile:
+            self.gradients.forward = torch.compile(self.model)
         self.updates_per_epoch = math.ceil(len(data.batches) / section.accumulation)
         self.learning_rate = LearningRate(recipe.schedule, recipe.optimizer.learning_rate, self.optimizer, section.epochs, self.updates_per_epoch)
         self.frozen_updates = in_updates(section.freeze, section.epochs, self.updates_per_epoch)
+        check_durations(recipe.schedule, section, self.updates_per_epoch)
         if self.frozen_updates and not self.head:
             raise UserError("train.freeze: the network has no head that is known; write train.freeze=0")
         self.source: Iterable[Batch] = data.train
@@ -91,7 +93,7 @@ class Trainer:
         self.bad_batch = torch.full((), -1, dtype=torch.int64, device=device)
         self.saved = time.monotonic()
         self.ctrl_c = CtrlC()
-        self.held_out = HeldOut(data, normalise, device, self.autocast, self.ctrl_c)
+        self.held_out = HeldOut(data, normalise, device, self.autocast, self.ctrl_c, self.gradients.parts)
 
     @property
     def averaged(self) -> torch.nn.Module:
@@ -111,13 +113,14 @@ class Trainer:
 
     @property
     def record(self) -> dict[str, Any]:
-        """How it went: score of the weights returned, epochs they were trained for, which epochs are in them, the micro-batch."""
+        """How it went: score of the weights returned, None where there is none; epochs they were trained for, which epochs are in them;
+        the micro-batch, and those that memory did not suffice for."""
         score = self.history.rows[-1].get(self.data.metric, math.nan)
-        record = {"score": score, "epochs": self.epoch, "micro_batch": self.gradients.micro_batch, "out_of_memory": self.gradients.halvings}
+        record: dict[str, Any] = {"epochs": self.epoch, "micro_batch": self.gradients.micro_batch, "out_of_memory": self.gradients.halvings}
         if self.chosen is not None:
             _, epochs, score = self.chosen
-            record |= {"score": score, "epochs": max(epochs) + 1, "epochs_chosen": [epoch + 1 for epoch in epochs]}
-        return record
+            record |= {"epochs": max(epochs) + 1, "epochs_chosen": [epoch + 1 for epoch in epochs]}
+        return {"score": score if math.isfinite(score) else None, **record}
 
     def run(self) -> Weights:
         """Trains to the last epoch and chooses the weights as `train.checkpoint` says."""
@@ -127,16 +130,12 @@ class Trainer:
                 self._train()
                 self._choose()
         except Interrupted:
-            self._refuse_non_finite()
-            self._save()
-            log.info("train     %s: saved in epoch %d after %d of %d batches", self.place.name, self.epoch + 1, self.batch, len(self.data.batches))
+            self._save_what_is_sound()
             raise
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise RunFailed(
-                f"{self.place.name}: out of memory beside the step itself; write a smaller images.size, model.backbone or train.batch_size"
-            ) from None
+            raise RunFailed("out of memory outside the training step; write a smaller images.size or model.backbone") from None
         self.history.write_table()
         return dict(self.averaged.state_dict()) if self.chosen is None else self.chosen[0]
 
@@ -209,6 +208,8 @@ class Trainer:
     def _finish_epoch(self) -> dict[str, float]:
         self._refuse_non_finite()
         score, valid_loss = self.held_out.look_at(self.averaged)
+        if self.data.valid is not None and not math.isfinite(valid_loss):
+            raise RunFailed(self._not_finite("the prediction of a held-out row", len(self.data.batches) - 1))
         row = {
             "epoch": self.epoch + 1,
             "learning_rate": max(float(group["lr"]) for group in self.optimizer.param_groups),
@@ -222,6 +223,7 @@ class Trainer:
         self.epoch, self.batch = self.epoch + 1, 0
         self.loss_sum.zero_()
         self._save()
+        self.candidates.prune(self.scores)
         self.history.write()
         return row
 
@@ -236,16 +238,31 @@ class Trainer:
         weights, epochs, score = found
         self.chosen = weights, epochs, METRICS[self.data.metric].sign * score
         self._save()
-        self.candidates.clear()
         log.info("train     %s: predicts with epochs %s", self.place.name, ", ".join(str(epoch + 1) for epoch in epochs))
 
+    def _save_what_is_sound(self) -> None:
+        """After Ctrl-C: a checkpoint, unless the loss or the weights are not finite."""
+        try:
+            self._refuse_non_finite()
+        except RunFailed as problem:
+            log.warning("train     %s: %s", self.place.name, problem)
+            return
+        self._save()
+        where = "with the weights still to choose" if self.done else f"in epoch {self.epoch + 1} after {self.batch} of {len(self.data.batches)} batches"
+        log.info("train     %s: saved %s", self.place.name, where)
+
     def _refuse_non_finite(self) -> None:
+        """RunFailed if a loss since the last look was not finite, or a weight is not now."""
         if (batch := int(self.bad_batch)) >= 0:
-            rate = self.learning_rate.set(self.epoch * self.updates_per_epoch + batch // self.recipe.train.accumulation)
-            raise RunFailed(
-                f"{self.place.name}: the loss is not finite at epoch {self.epoch + 1}, batch {batch + 1}, learning rate {rate:.3g};"
-                " the last good checkpoint is kept. Lower optimizer.learning_rate, or write train.precision=fp32"
-            )
+            raise RunFailed(self._not_finite("the loss", batch))
+        if not bool(torch.stack(torch._foreach_norm([weight.detach() for weight in self.model.parameters()])).isfinite().all()):
+            raise RunFailed(self._not_finite("a weight", max(self.batch - 1, 0)))
+
+    def _not_finite(self, what: str, batch: int) -> str:
+        rate = self.learning_rate.set(self.epoch * self.updates_per_epoch + batch // self.recipe.train.accumulation)
+        kept = "; the last good checkpoint is kept" if (self.place.folder / LAST).exists() else ""
+        advice = "Lower optimizer.learning_rate" + (", or write train.precision=fp32" if self.autocast else "")
+        return f"{what} is not finite at epoch {self.epoch + 1}, batch {batch + 1}, learning rate {rate:.3g}{kept}. {advice}"
 
     def _save(self) -> None:
         state = {

@@ -40,8 +40,8 @@ def mean_predictions(
             values = outputs.predict(logits)
             total = values if total is None else total + values
         assert total is not None, "there is at least one view"
-        parts.append((total / len(views)).float().cpu().numpy())
-    return np.concatenate(parts)
+        parts.append((total / len(views)).float())
+    return torch.cat(parts).cpu().numpy()
 
 
 def _forward(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:

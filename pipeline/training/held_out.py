@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,8 @@ class HeldOut:
     device: torch.device
     autocast: torch.dtype | None
     ctrl_c: CtrlC
+    parts: Callable[[torch.Tensor], Iterable[torch.Tensor]]
+    """Splits a batch into what fits into memory."""
 
     def look_at(self, network: torch.nn.Module) -> tuple[float, float]:
         """Metric and general loss on the held-out rows; nan where there are none."""
@@ -41,7 +43,8 @@ class HeldOut:
         network.load_state_dict(weights)
         self.data.batches.epoch, self.data.batches.first_batch = epoch, 0
         drawn = itertools.islice(on_device(self._until_asked(self.data.train), self.device), RECALIBRATION_BATCHES)
-        recalibrate_batch_norm(network, (self.normalise(pixels) for pixels, _ in drawn))
+        with torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            recalibrate_batch_norm(network, (part for pixels, _ in drawn for part in self.parts(self.normalise(pixels))))
         score = METRICS[self.data.metric].sign * self.look_at(network)[0]
         return {name: tensor.clone() for name, tensor in network.state_dict().items()}, score
 

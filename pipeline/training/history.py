@@ -1,5 +1,6 @@
 """What training looked like, epoch by epoch: history.csv and TensorBoard."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,4 +47,5 @@ class History:
     def last_line(self) -> str:
         """The last epoch in words."""
         row = self.rows[-1]
-        return f"train loss {row['train_loss']:.4f}, valid loss {row['valid_loss']:.4f}, {self._metric} {row[self._metric]:.4f}"
+        looked_at = {"train loss": row["train_loss"], "valid loss": row["valid_loss"], self._metric: row[self._metric]}
+        return ", ".join(f"{name} {value:.4f}" for name, value in looked_at.items() if math.isfinite(value))

@@ -8,7 +8,8 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.step_lr import StepLRScheduler
 
-from pipeline.config_training import Schedule, in_epochs
+from pipeline.config_training import Schedule, Train, in_epochs
+from pipeline.errors import UserError
 
 ONE_CYCLE_START = 1 / 25  # share of the peak that one_cycle rises from, as in torch.optim.lr_scheduler.OneCycleLR
 
@@ -18,6 +19,14 @@ def in_updates(duration: float | str, epochs: int, updates_per_epoch: int) -> in
     if (number := in_epochs(duration, epochs)) is None:
         return round(float(str(duration).partition("s")[0]))
     return round(number * updates_per_epoch)
+
+
+def check_durations(schedule: Schedule, train: Train, updates_per_epoch: int) -> None:
+    """UserError for a warm-up or freezing that is given in steps and lasts the whole run; in epochs and shares the config refuses it."""
+    total = train.epochs * updates_per_epoch
+    for key, duration in (("schedule.warmup", schedule.warmup), ("train.freeze", train.freeze)):
+        if in_epochs(duration, train.epochs) is None and in_updates(duration, train.epochs, updates_per_epoch) >= total:
+            raise UserError(f"{key}: {duration} last as long as the run, which has {total} updates; write fewer, or a share such as 10%")
 
 
 class LearningRate:
@@ -46,6 +55,8 @@ class LearningRate:
         if self._section.name != "plateau":
             return
         self._epochs += 1
+        if not math.isfinite(score):
+            return  # nothing was measured, so nothing is waited for
         if score > self._best:
             self._best, self._waited = score, 0
         elif self._epochs * self._updates_per_epoch > self._warmup:

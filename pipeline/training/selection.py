@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from pipeline.artifacts import EPOCH_FILES
 from pipeline.config import Train
 from pipeline.errors import RunFailed
 from pipeline.files import atomic
+from pipeline.training.checkpoint import write_state
 from pipeline.training.surgery import average_weights
 
 Weights = dict[str, torch.Tensor]
@@ -35,18 +37,21 @@ class Candidates:
     def wanted(self, scores: Sequence[float]) -> list[int]:
         """Epochs, from 0, that may be chosen after epochs with these scores; the best first, else in order."""
         epochs = range(len(scores))
-        if self.how == "average":
+        if self.how == "average" or (self.how != "last" and not any(map(math.isfinite, scores))):
             return list(epochs[-self.keep :])
         return sorted(epochs, key=lambda epoch: -_comparable(scores[epoch]))[: self.keep] if self.how in ("best", "soup") else []
 
     def note(self, scores: Sequence[float], weights: Mapping[str, torch.Tensor]) -> None:
-        """Keeps the epoch that has just ended, and deletes those that are no longer wanted."""
-        wanted = self.wanted(scores)
-        if len(scores) - 1 in wanted:
-            with atomic(self._path(len(scores) - 1)) as temporary:
-                torch.save(dict(weights), temporary)
-        for path in self.folder.glob("epoch_*.pt"):
-            if path not in {self._path(epoch) for epoch in wanted}:
+        """Keeps the epoch that has just ended, if it is wanted."""
+        if len(scores) - 1 in self.wanted(scores):
+            with atomic(self._path(len(scores) - 1)) as temporary, temporary.open("wb") as file:
+                write_state(weights, file)
+
+    def prune(self, scores: Sequence[float]) -> None:
+        """Deletes what is no longer wanted; for when the checkpoint knows these scores."""
+        wanted = {self._path(epoch) for epoch in self.wanted(scores)}
+        for path in self.folder.glob(EPOCH_FILES):
+            if path not in wanted:
                 path.unlink()
 
     def choose(self, scores: Sequence[float], score: Scorer) -> tuple[Weights, list[int], float] | None:
@@ -57,15 +62,10 @@ class Candidates:
         parts = {epoch: self._load(epoch) for epoch in wanted}
         if self.how == "best":
             return parts[wanted[0]], wanted, scores[wanted[0]]
-        if self.how == "soup":
+        if self.how == "soup" and any(map(math.isfinite, scores)):
             return greedy_soup(parts, score)
         weights, found = score(average_weights(list(parts.values())))
         return weights, wanted, found
-
-    def clear(self) -> None:
-        """Deletes the candidates; the choice is in the checkpoint."""
-        for path in self.folder.glob("epoch_*.pt"):
-            path.unlink()
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch_{epoch + 1:04d}.pt"
@@ -96,8 +96,8 @@ def best_epoch(scores: Sequence[float]) -> int:
 
 
 def out_of_patience(scores: Sequence[float], patience: int | None) -> bool:
-    """Whether the last `patience` epochs brought no better score than one before them."""
-    return patience is not None and len(scores) > 0 and len(scores) - 1 - best_epoch(scores) >= patience
+    """Whether the last `patience` epochs brought no better score than one before them; never without any score."""
+    return patience is not None and any(map(math.isfinite, scores)) and len(scores) - 1 - best_epoch(scores) >= patience
 
 
 def _comparable(score: float) -> float:

@@ -2,10 +2,12 @@
 
 import gc
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.errors import RunFailed
 from pipeline.runtime import is_out_of_memory
@@ -17,13 +19,13 @@ Prepare = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass
 class Gradients:
-    """Adds up gradients. Out of memory, a batch is split in halves again and again; the update starts anew and nothing else changes.
+    """Adds up gradients. Out of memory, batches go through in ever smaller parts: the update starts anew, with the same pictures and draws.
 
-    BatchNorm sees the parts as batches of their own.
+    BatchNorm sees the parts as batches of their own, of two pictures at least, and its running statistics keep what the attempt that
+    failed has added to them.
     """
 
-    name: str
-    network: Callable[[torch.Tensor], torch.Tensor]
+    network: torch.nn.Module
     loss: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -34,10 +36,14 @@ class Gradients:
     halvings: list[int] = field(default_factory=list)
     """Every micro-batch that memory did not suffice for."""
 
+    def __post_init__(self) -> None:
+        self.smallest = 2 if any(isinstance(module, _BatchNorm) for module in self.network.modules()) else 1
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = self.network
+
     def of(self, numbers: Sequence[int], prepare: Prepare) -> list[torch.Tensor]:
         """Gradients of the mean loss over the batches; returns each batch's loss, on the device.
 
-        RunFailed where not even one picture fits.
+        RunFailed where not even the smallest part fits.
         """
         while True:
             try:
@@ -47,11 +53,16 @@ class Gradients:
                     raise
             self._halve()
 
+    def parts(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A batch in as few parts of equal size, or one more, as fit."""
+        most = max(1, len(batch) // self.smallest)
+        return torch.tensor_split(batch, min(most, math.ceil(len(batch) / self.micro_batch)))
+
     def _batch(self, images: torch.Tensor, targets: torch.Tensor, group: int) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
-        for part, part_targets in zip(torch.split(images, self.micro_batch), torch.split(targets, self.micro_batch), strict=True):
+        for part, part_targets in zip(self.parts(images), self.parts(targets), strict=True):
             with torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-                logits = self.network(part)
+                logits = self.forward(part)
             loss = self.loss(logits.float(), part_targets) * (len(part) / len(images))
             self.scaler.scale(loss / group).backward()
             total += loss.detach()
@@ -62,8 +73,9 @@ class Gradients:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.micro_batch == 1:
-            raise RunFailed(f"{self.name}: out of memory with one picture at a time; write a smaller images.size or model.backbone, or train.precision=fp16")
+        if self.micro_batch <= self.smallest:
+            advice = "write a smaller images.size or model.backbone" + ("" if self.autocast else ", or train.precision=bf16")
+            raise RunFailed(f"out of memory with {self.micro_batch} pictures at a time; {advice}")
         self.halvings.append(self.micro_batch)
-        self.micro_batch = (self.micro_batch + 1) // 2
-        log.warning("train     %s: out of memory; goes on with %d pictures at a time, as many per update as before", self.name, self.micro_batch)
+        self.micro_batch = max(self.smallest, (self.micro_batch + 1) // 2)
+        log.warning("train     out of memory: goes on with %d pictures at a time, as many per update as before", self.micro_batch)

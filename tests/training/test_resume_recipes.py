@@ -119,7 +119,13 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     start_torch(1)
 
 
-@pytest.mark.parametrize("name", [*accepted_optimizers(), "lookahead_adamw", "lookahead_radam", "lookahead_sgd"])
+USUAL = ("adamw", "adam", "sgd", "lamb", "lion", "rmsproptf", "lookahead_adamw")
+EVERY = [*accepted_optimizers(), "lookahead_adamw", "lookahead_radam", "lookahead_sgd"]
+OPTIMIZERS = [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
+"""Every one; the usual ones in the fast tests, too."""
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimiser_resumes_in_the_same_bits_and_moves_every_weight(tmp_path: Path, name: str) -> None:
     """The head learns alone for one update, at three times the rate; then all do. Killed in the second epoch."""
     optimizer = Optimizer(name=name, learning_rate=1e-2, head_multiple=3.0)

@@ -185,7 +185,7 @@ class TestPlateau:
             ([1, 1, 1, 1, 1], [1, 1, 1, 0.5, 0.5, 0.25]),
             ([3, 2, 1, 4, 2, 2], [1, 1, 1, 0.5, 0.5, 0.5, 0.25]),
             ([1, 0, 2, 0, 3, 0], [1, 1, 1, 1, 1, 1, 1]),
-            ([-3, math.nan, math.nan, -2], [1, 1, 1, 0.5, 0.5]),
+            ([-3, math.nan, math.nan, -2], [1, 1, 1, 1, 1]),
         ],
     )
     def test_patience_epochs_in_a_row_without_a_better_score_lower_it(self, scores: list[float], shares: list[float]) -> None:

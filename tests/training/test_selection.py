@@ -20,6 +20,7 @@ def run(folder: Path, section: Train, scores: list[float]) -> Candidates:
     candidates = Candidates.of(section, folder, scored=True)
     for epoch in range(len(scores)):
         candidates.note(scores[: epoch + 1], weights(float(epoch)))
+        candidates.prune(scores[: epoch + 1])
     return candidates
 
 
@@ -80,6 +81,23 @@ def test_without_held_out_rows_nothing_is_chosen_by_a_score(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(("checkpoint", "taken"), [("best", [3]), ("soup", [2, 3])])
+def test_where_no_epoch_has_a_score_the_last_ones_are_taken(tmp_path: Path, checkpoint: str, taken: list[int]) -> None:
+    scores = [math.nan] * 4
+    candidates = run(tmp_path, Train.model_validate({"checkpoint": checkpoint, "keep": 2}), scores)
+    found = candidates.choose(scores, lambda mixed: (mixed, math.nan))
+    assert found is not None
+    assert (kept(tmp_path), found[1]) == (taken, taken)
+
+
+def test_what_an_older_checkpoint_may_still_choose_is_kept_until_a_newer_one_is_written(tmp_path: Path) -> None:
+    candidates = run(tmp_path, Train(checkpoint="best"), [0.5])
+    candidates.note([0.5, 0.6], weights(1.0))
+    assert kept(tmp_path) == [0, 1]
+    candidates.prune([0.5, 0.6])
+    assert kept(tmp_path) == [1]
+
+
 def test_a_damaged_candidate_is_said_in_one_line(tmp_path: Path) -> None:
     candidates = run(tmp_path, Train(checkpoint="best"), [0.5])
     (tmp_path / "epoch_0001.pt").write_bytes(b"damaged")
@@ -96,7 +114,7 @@ def test_a_damaged_candidate_is_said_in_one_line(tmp_path: Path) -> None:
         ([0.5, 0.4, 0.6], 1, False),
         ([0.6, 0.4, 0.5], 2, True),
         ([0.6, 0.4, 0.5], None, False),
-        ([math.nan, math.nan], 2, False),
+        ([math.nan, math.nan, math.nan], 1, False),
         ([math.nan, 0.1, 0.0], 1, True),
     ],
 )

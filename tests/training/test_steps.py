@@ -37,7 +37,7 @@ def batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
 def gradients(network: SmallMemory, micro_batch: int = 7) -> Gradients:
     optimizer = torch.optim.SGD(network.parameters())
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Gradients("seed 0 fold 0", network, torch.nn.CrossEntropyLoss(), optimizer, scaler, CPU, None, micro_batch)
+    return Gradients(network, torch.nn.CrossEntropyLoss(), optimizer, scaler, CPU, None, micro_batch)
 
 
 def test_the_update_in_parts_is_that_of_whole_batches(caplog: pytest.LogCaptureFixture) -> None:
@@ -50,7 +50,7 @@ def test_the_update_in_parts_is_that_of_whole_batches(caplog: pytest.LogCaptureF
     torch.testing.assert_close(torch.stack(found), torch.stack(expected))
     torch.testing.assert_close(tight.layer.weight.grad, roomy.layer.weight.grad)
     assert (steps.micro_batch, steps.halvings) == (2, [7, 4])
-    assert "out of memory; goes on with 2 pictures at a time" in caplog.text
+    assert "out of memory: goes on with 2 pictures at a time" in caplog.text
 
 
 def test_an_update_that_broke_off_in_its_second_batch_starts_anew() -> None:
@@ -76,8 +76,27 @@ def test_the_micro_batch_that_fits_is_kept_for_the_updates_that_follow() -> None
 
 
 def test_one_picture_that_does_not_fit_fails_the_fold_in_one_line() -> None:
-    with pytest.raises(RunFailed, match=r"^seed 0 fold 0: out of memory with one picture at a time; write .*"):
+    with pytest.raises(RunFailed, match=r"^out of memory with 1 pictures at a time; write .*"):
         gradients(SmallMemory(fits=0)).of([0], batch)
+
+
+@pytest.mark.parametrize("pictures", [2, 3, 5, 16, 33])
+@pytest.mark.parametrize("micro_batch", [2, 3, 16])
+def test_no_part_is_a_single_picture_where_batch_norm_would_refuse_it(pictures: int, micro_batch: int) -> None:
+    network = torch.nn.Sequential(SmallMemory(fits=99), torch.nn.BatchNorm1d(2))
+    steps = Gradients(network, torch.nn.MSELoss(), torch.optim.SGD(network.parameters()), torch.amp.GradScaler("cpu", enabled=False), CPU, None, micro_batch)
+    sizes = [len(part) for part in steps.parts(torch.zeros(pictures, 3, 2, 2))]
+    assert sum(sizes) == pictures
+    assert min(sizes) >= 2
+    assert max(sizes) <= micro_batch + 1
+    steps.of([0], lambda _: (torch.randn(pictures, 3, 2, 2), torch.zeros(pictures, 2)))
+
+
+def test_a_network_with_batch_norm_fails_rather_than_see_single_pictures() -> None:
+    network = torch.nn.Sequential(SmallMemory(fits=1), torch.nn.BatchNorm1d(2))
+    steps = Gradients(network, torch.nn.MSELoss(), torch.optim.SGD(network.parameters()), torch.amp.GradScaler("cpu", enabled=False), CPU, None, 7)
+    with pytest.raises(RunFailed, match="out of memory with 2 pictures"):
+        steps.of([0], batch)
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
