@@ -167,7 +167,8 @@ class Train(Section):
     patience: Positive | None = None
     """Stop after so many epochs without a better score on the held-out fold, which makes the CV optimistic; null: train to the end."""
     full_data: bool = False
-    """Also train one network on all rows, for as many epochs as the folds did; it predicts test rows beside the folds' networks."""
+    """Also train one network on all rows, for as many epochs as the folds' weights were; it predicts test rows beside the folds' networks. After
+    `best` or `patience` it stops amid its schedule."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """Each trains every fold once more; their predictions are averaged."""
 
@@ -205,7 +206,7 @@ class Teacher(Section):
     """An experiment whose predictions a student learns from, in the same folds."""
 
     experiment: Slug
-    """Its name; it is trained already."""
+    """Its name; it is trained already. Its predictions are those with the `predict.tta` that it was trained with."""
     pseudo_labels: PseudoLabels | None = None
     """Test rows to learn from; null: none."""
     distillation: Distillation | None = None

@@ -18,6 +18,8 @@ def main(arguments: Arguments) -> None:
     ignoring = {"group": "kfold", "stratified_group": "stratified"}
     configs = []
     for config in arguments.configs:
+        if config.teacher is not None:
+            raise UserError("teacher: both kinds of folds would need a teacher of their own; compare the folds of the teacher instead")
         if config.folds.strategy not in ignoring:
             raise UserError(f"folds.strategy: {config.folds.strategy} keeps nothing together; write group or stratified_group")
         folds = config.folds.model_copy(update={"strategy": ignoring[config.folds.strategy], "group": ()})

@@ -480,3 +480,14 @@ def test_without_test_rows_there_is_a_cv_and_nothing_to_submit(digits: Path, con
     assert cv["rows"] == len(pd.read_csv(digits / "train.csv"))
     assert run(*words) == 2
     assert "nothing to submit" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_what_the_plain_one_does(config: Path, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ on the PATH, which torch.compile needs on a CPU")
+    words = ["folds.n_splits=2", "train.epochs=2", "train.freeze=1", "train.checkpoint=average", "train.keep=2"]
+    for name in ("plain", "compiled"):
+        assert run(config, *words, f"experiment={name}", f"runtime.compile={'true' if name == 'compiled' else 'false'}") == 0
+    plain, compiled = (Predictions.load(tmp_path / "outputs" / "digits" / "ensembles" / name / "oof") for name in ("plain", "compiled"))
+    assert np.abs(compiled.of(plain.ids).values - plain.values).max() < 0.01

@@ -235,6 +235,70 @@ def test_the_network_on_all_rows_is_trained_for_the_epochs_of_the_folds(school: 
     assert manifest["inputs"]["stop_after"] == manifest["record"]["epochs"] == 2
 
 
+# ---------------------------------------------------------------- what changes afterwards
+
+
+TINY: dict[str, Any] = {"train": {"epochs": 1, "batch_size": 8}}
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A teacher and a student of its pseudo-labels, both trained."""
+    spots(tmp_path / "spots", twins=False, test_copies=False)
+    teacher = settings_of(tmp_path / "spots", tmp_path / "outputs", experiment="teacher", **TINY)
+    student = settings_of(tmp_path / "spots", tmp_path / "outputs", experiment="student", teacher={"experiment": "teacher", "pseudo_labels": {}}, **TINY)
+    assert run(tmp_path, teacher) == 0
+    assert run(tmp_path, student) == 0
+    return teacher, student
+
+
+def test_a_student_predicts_other_test_rows_with_the_networks_that_it_has(
+    pair: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = {path: path.read_bytes() for path in tmp_path.rglob("last.pt")}
+    sample = pd.read_csv(tmp_path / "spots" / "sample_submission.csv", dtype=str)
+    for name in ("test.csv", "sample_submission.csv"):
+        pd.read_csv(tmp_path / "spots" / name, dtype=str).iloc[1:].to_csv(tmp_path / "spots" / name, index=False)
+    assert run(tmp_path, pair[1]) == 0
+    assert "the test rows are not those that student learned from: its networks stay" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in trained} == trained
+    assert len(pd.read_csv(tmp_path / "outputs" / "spots" / "submission.csv")) == len(sample) - 1
+
+
+def test_a_student_that_is_trained_does_without_its_teacher(
+    pair: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiments = tmp_path / "outputs" / "spots" / "experiments"
+    (experiments / "teacher").rename(tmp_path / "elsewhere")
+    assert run(tmp_path, pair[1]) == 0
+    assert "student keeps what it learned from teacher" in capsys.readouterr().err
+    assert run(tmp_path, pair[1], "train.epochs=2", "experiment=other") == 2
+    assert 'no "teacher" in' in capsys.readouterr().err
+
+
+def test_other_lessons_than_those_learned_are_still_refused(
+    pair: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = {**pair[1], "teacher": {"experiment": "teacher", "pseudo_labels": {"share": 0.5}}}
+    assert run(tmp_path, student) == 2
+    assert "teacher.pseudo_labels.share: 1.0 -> 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_flattered_a_teacher_flatters_its_pupils_pupil_whatever_the_teacher_is_today(
+    pair: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, outputs, best = tmp_path / "spots", tmp_path / "outputs", {"train": {**TINY["train"], "checkpoint": "best"}}
+    grand = settings_of(first, outputs, experiment="grand", **best)
+    middle = settings_of(first, outputs, experiment="middle", teacher={"experiment": "grand", "pseudo_labels": {}}, **TINY)
+    leaf = settings_of(first, outputs, experiment="leaf", teacher={"experiment": "middle", "pseudo_labels": {}}, **TINY)
+    assert [run(tmp_path, settings) for settings in (grand, middle, leaf)] == [0, 0, 0]
+    assert run(tmp_path, {**grand, **TINY}, "--force", "train") == 0
+    capsys.readouterr()
+    assert run(tmp_path, leaf) == 0
+    assert "optimistic: train.checkpoint=best of teacher grand" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -18,16 +18,17 @@ from tqdm.auto import tqdm
 from pipeline.artifacts import Manifest, Stage, finished, run_stage
 from pipeline.config import CLASS_TASKS, Config, Distillation, PseudoLabels, Teacher
 from pipeline.config_files import load_config
+from pipeline.ensembling.scores import union
 from pipeline.errors import UserError, did_you_mean
 from pipeline.executor import FULL, Task
 from pipeline.files import digest, digest_table
 from pipeline.inference.tta import view_names
-from pipeline.predictions import TEST, Predictions
+from pipeline.predictions import Predictions
 from pipeline.stages.learning import Lesson, digest_lesson, save_lesson
 from pipeline.stages.predict import Network, load_piece, mean, predict, seed_mean
 from pipeline.stages.prepare import Prepared, prepare, workspace
 from pipeline.stages.train import fold_folder, fold_tasks, full_tasks, is_trained, train_networks, train_stage
-from pipeline.stages.versions import define_stage
+from pipeline.stages.versions import STAGE_VERSION, define_stage
 from pipeline.training.teaching import Lessons, check_selection, confidence, distilled, nested_lesson, nested_pairs, pseudo_targets, select, soft
 
 log = logging.getLogger(__name__)
@@ -38,13 +39,19 @@ def teach(config: Config, prepared: Prepared, force: bool = False) -> Prepared:
     """The same, with the lessons of a student's networks; as it is for an experiment without a teacher."""
     if config.teacher is None:
         return prepared
+    if not force and not _config_path(config, config.teacher).exists() and (kept := _learned(config, config.teacher)):
+        log.warning("teach     %s keeps what it learned from %s, which is not in outputs any more", config.experiment, config.teacher.experiment)
+        return replace(prepared, lessons=kept)
     teacher = _read_teacher(config, config.teacher)
-    reasons = _reasons(teacher, (config.experiment,))
-    stage = _stage(config.teacher, teacher, prepared)
+    _refuse_circle(teacher, (config.experiment,))
+    stage = _stage(config, config.teacher, teacher, prepared)
     check_teacher(config.teacher, teacher, prepared)
     folder = workspace(config).lessons(config.experiment, stage.key(teacher.experiment))
-    lessons = functools.cache(functools.partial(_lessons, config, config.teacher, teacher, prepared, force))
+    lessons = functools.cache(functools.partial(_lessons, config, config.teacher, teacher, prepared))
     if force or finished(stage, folder / "manifest.json") is None:
+        if not force and (kept := _learned(config, config.teacher, stage)):
+            log.warning("teach     the test rows are not those that %s learned from: its networks stay as they are", config.experiment)
+            return replace(prepared, lessons=kept)
         lessons()  # before the folder is locked, so that two processes share the nested teachers
 
     def build() -> tuple[str, dict[str, Any]]:
@@ -52,19 +59,43 @@ def teach(config: Config, prepared: Prepared, force: bool = False) -> Prepared:
         for network, lesson in lessons().items():
             save_lesson(Lessons(folder, digests), network, lesson)
         log.info("teach     %s learns from %s: %s -> %s", config.experiment, teacher.experiment, _in_words(config, prepared, lessons()), folder)
-        return digest(digests), {"digests": digests}
+        return digest(digests), {"digests": digests, "optimistic": _reasons(teacher)}
 
-    manifest = run_stage(stage, folder, build, force)
-    return replace(prepared, lessons=Lessons(folder, manifest.record["digests"], reasons))
+    return replace(prepared, lessons=_of(folder, run_stage(stage, folder, build, force)))
 
 
-def _stage(section: Teacher, teacher: Config, prepared: Prepared) -> Stage:
+def _of(folder: Path, manifest: Manifest) -> Lessons:
+    return Lessons(folder, manifest.record["digests"], tuple(manifest.record["optimistic"]))
+
+
+def _learned(config: Config, section: Teacher, stage: Stage | None = None) -> Lessons | None:
+    """What a student's networks, all trained, have learned; None unless it is there, and as `stage` would make it but for the test rows."""
+    manifests = [(task.folder, Manifest.read(fold_folder(task) / "manifest.json")) for task in fold_tasks(config) + full_tasks(config)]
+    learned = {(folder, manifest.inputs.get("lessons") if manifest else None) for folder, manifest in manifests}
+    for path in sorted(workspace(config).lessons(config.experiment, "").glob("*/manifest.json")):
+        made = Manifest.read(path)
+        if made is None or any(made.record["digests"].get(folder) != found for folder, found in learned):
+            continue
+        if digest(made.settings["teacher"]) == digest(section.model_dump(mode="json")) and (stage is None or _but_for_test(made) == _but_for_test(stage)):
+            return _of(path.parent, made)
+    return None
+
+
+def _but_for_test(stage: Stage | Manifest) -> str:
+    return digest([stage.version, stage.settings, {name: value for name, value in stage.inputs.items() if name != "test"}])
+
+
+def _stage(config: Config, section: Teacher, teacher: Config, prepared: Prepared) -> Stage:
     """What decides the lessons: the teacher's networks, and the pictures that they look at."""
     networks = {f"seed_{task.seed}_{task.folder}": _trained(task, prepared).digest for task in fold_tasks(teacher)}
     images = teacher.images.model_dump(mode="json", exclude={"cache_size", "corrupt"})
     settings = {"teacher": section.model_dump(mode="json"), "views": view_names(teacher.predict.tta), "images": images, "precision": teacher.train.precision}
-    rows = digest_table(prepared.rows[["split", "id", "problem", "digest"]])
-    return define_stage("teach", settings, networks=networks, rows=rows, folds=prepared.folds_digest, target=[prepared.target.task, prepared.classes])
+    rows = {part: digest_table(prepared.rows.loc[prepared.rows["split"] == part, ["id", "problem", "digest"]]) for part in ("train", "test")}
+    inputs: dict[str, Any] = {"networks": networks, "folds": prepared.folds_digest, "target": [prepared.target.task, prepared.classes], **rows}
+    inputs["versions"] = [STAGE_VERSION["cache"], STAGE_VERSION["predict"]]
+    if config.train.full_data:
+        inputs["full_data"] = True
+    return define_stage("teach", settings, **inputs)
 
 
 # ---------------------------------------------------------------- the teacher
@@ -72,26 +103,38 @@ def _stage(section: Teacher, teacher: Config, prepared: Prepared) -> Stage:
 
 def _read_teacher(config: Config, section: Teacher) -> Config:
     """The teacher's config as it was trained, on this machine; UserError where there is none."""
-    name, experiments = section.experiment, workspace(config).experiment("")
-    path = experiments / name / "config.yaml"
+    name, experiments, path = section.experiment, workspace(config).experiment(""), _config_path(config, section)
     if not path.exists():
         known = [other.parent.name for other in experiments.glob("*/config.yaml")]
         raise UserError(f'teacher.experiment: no "{name}" in {experiments}{did_you_mean(name, known)}; {TRAIN_FIRST}')
     saved = load_config(path)
-    roots = {extra.table: extra.root for extra in config.competition.extra_train}
-    extra = [part.model_copy(update={"root": roots.get(part.table, part.root)}) for part in saved.competition.extra_train]
-    competition = saved.competition.model_copy(update={"root": config.competition.root, "extra_train": tuple(extra)})
-    return saved.model_copy(update={"experiment": name, "competition": competition, "runtime": config.runtime, "outputs": config.outputs})
+    extra, here = saved.competition.extra_train, config.competition.extra_train
+    if [part.table for part in extra] == [part.table for part in here]:
+        extra = tuple(part.model_copy(update={"root": other.root}) for part, other in zip(extra, here, strict=True))
+    competition = saved.competition.model_copy(update={"root": config.competition.root, "extra_train": extra})
+    model = saved.model
+    if model.backbone == config.model.backbone and model.weights not in (None, "hub") and not Path(str(model.weights)).exists():
+        model = model.model_copy(update={"weights": config.model.weights})  # its content is compared with what the teacher was trained from
+    changes = {"experiment": name, "competition": competition, "model": model, "runtime": config.runtime, "outputs": config.outputs}
+    return saved.model_copy(update=changes)
 
 
-def _reasons(teacher: Config, students: tuple[str, ...]) -> tuple[str, ...]:
-    """Why a teacher's CV flatters it, and so its student's; those of its own teachers included."""
+def _config_path(config: Config, section: Teacher) -> Path:
+    return workspace(config).experiment(section.experiment) / "config.yaml"
+
+
+def _refuse_circle(teacher: Config, students: tuple[str, ...]) -> None:
     if teacher.experiment in students:
         raise UserError(f"teacher.experiment: {' learns from '.join([*students, teacher.experiment])}; write experiment=NEW for the student")
-    own = tuple(f"{reason} of teacher {teacher.experiment}" for reason in teacher.optimistic)
-    if teacher.teacher is None:
-        return own
-    return own + _reasons(_read_teacher(teacher, teacher.teacher), (*students, teacher.experiment))
+    if teacher.teacher is not None and _config_path(teacher, teacher.teacher).exists():
+        _refuse_circle(_read_teacher(teacher, teacher.teacher), (*students, teacher.experiment))
+
+
+def _reasons(teacher: Config) -> list[str]:
+    """Why a teacher's CV flatters it, and so its student's, as its networks were trained; those of its own teachers included."""
+    manifests = [Manifest.read(fold_folder(task) / "manifest.json") for task in fold_tasks(teacher)]
+    found = union(manifest.record["optimistic"] for manifest in manifests if manifest)
+    return [reason if " of teacher " in reason else f"{reason} of teacher {teacher.experiment}" for reason in found]
 
 
 def check_teacher(section: Teacher, teacher: Config, prepared: Prepared) -> None:
@@ -102,7 +145,7 @@ def check_teacher(section: Teacher, teacher: Config, prepared: Prepared) -> None
     if section.pseudo_labels is not None:
         check_selection(section.pseudo_labels, prepared.target)
         if not prepared.ids("test"):
-            raise UserError("teacher.pseudo_labels: there is no test row to learn from; write null")
+            raise UserError("teacher.pseudo_labels: there is no test row to learn from; leave it out, and write distillation or no teacher")
     if section.distillation is not None and section.distillation.labels == "nested":
         if teacher.folds.n_splits < 3:
             raise UserError("teacher.distillation.labels: of 2 folds none is left for a nested teacher; write folds.n_splits=3 for both, or labels=out_of_fold")
@@ -132,7 +175,9 @@ def _prepare_teacher(config: Config, teacher: Config, prepared: Prepared) -> Pre
     """What the teacher starts from; UserError unless its networks were trained from just that."""
     sections = ("competition", "folds", "images", "dedup", "cache", "submission")
     alike = all(getattr(config, section) == getattr(teacher, section) for section in sections)
-    prepared = teach(teacher, prepared if alike else prepare(teacher))
+    student, prepared = prepared, teach(teacher, prepared if alike else prepare(teacher))
+    if not alike and config.teacher and config.teacher.pseudo_labels and _test_pictures(student) != _test_pictures(prepared):
+        raise UserError(f'teacher.experiment: "{teacher.experiment}" predicts other test pictures than this experiment; give both the same competition section')
     for task in fold_tasks(teacher) + full_tasks(teacher):
         _trained(task, prepared)
         if not is_trained(task, train_stage(task, prepared)):
@@ -141,6 +186,11 @@ def _prepare_teacher(config: Config, teacher: Config, prepared: Prepared) -> Pre
                 " train it again: python scripts/run_folds.py CONFIG --force train"
             )
     return prepared
+
+
+def _test_pictures(prepared: Prepared) -> set[tuple[str, str]]:
+    test = prepared.rows[prepared.rows["split"] == "test"]
+    return set(zip(test["id"], test["digest"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -171,21 +221,22 @@ class _TeacherPredictions:
 # ---------------------------------------------------------------- the lessons
 
 
-def _lessons(config: Config, section: Teacher, teacher: Config, prepared: Prepared, force: bool) -> dict[str, Lesson]:
-    """What each network of the student learns, by fold_0, fold_1, ... and all; trains the nested teachers."""
+def _lessons(config: Config, section: Teacher, teacher: Config, prepared: Prepared) -> dict[str, Lesson]:
+    """What each network of the student learns, by fold_0, fold_1, ... and, for `train.full_data`, all; trains the nested teachers."""
     ready = _prepare_teacher(config, teacher, prepared)
     said = _TeacherPredictions(teacher, ready, predict(teacher, ready, fold_tasks(teacher) + full_tasks(teacher)))
     every = tuple(range(teacher.folds.n_splits))
-    networks = {FULL: "all"} | {fold: Task(teacher, 0, fold).folder for fold in every}
+    networks = {fold: Task(teacher, 0, fold).folder for fold in ((FULL, *every) if config.train.full_data else every)}
     lessons: dict[str, Lesson] = {network: {} for network in networks.values()}
     if section.pseudo_labels is not None:
         for fold, network in networks.items():
             lessons[network]["test"] = _pseudo_labels(section.pseudo_labels, prepared, said.test(every if fold == FULL else (fold,)), network)
     if section.distillation is not None:
         if section.distillation.labels == "nested":
-            train_networks([task for pair in nested_pairs(len(every)) for task in _nested_tasks(teacher, pair)], ready, force)
-        for fold, told in _told(section.distillation, said).items():
-            lessons[networks[fold]]["train"] = _soft_labels(section.distillation, prepared, told)
+            train_networks([task for pair in nested_pairs(len(every)) for task in _nested_tasks(teacher, pair)], ready)
+        told = _told(section.distillation, said)
+        for fold in networks:
+            lessons[networks[fold]]["train"] = _soft_labels(section.distillation, prepared, told[fold])
     return lessons
 
 
@@ -201,22 +252,22 @@ def _told(section: Distillation, teacher: _TeacherPredictions) -> dict[int, Pred
 def _soft_labels(section: Distillation, prepared: Prepared, told: Predictions) -> Predictions:
     """Targets of train rows: the truth, mixed with what the teacher says."""
     told = told.in_classes(prepared.classes)
-    truth = prepared.target.numbers([prepared.truth[name] for name in told.ids])
-    return replace(told, values=distilled(section, soft(prepared.target, truth), told.values))
+    truth = prepared.truth
+    numbers = prepared.target.numbers([truth[name] for name in told.ids])
+    return replace(told, values=distilled(section, soft(prepared.target, numbers), told.values))
 
 
 def _pseudo_labels(section: PseudoLabels, prepared: Prepared, told: Predictions, network: str) -> Predictions:
     """Test rows to learn from, with their targets; UserError where the teacher is sure of none."""
-    readable = set(prepared.ids("test"))
     told = told.in_classes(prepared.classes)
-    told = told.take(np.array([row for row, name in enumerate(told.ids) if name in readable], dtype=np.int64))
     rows = select(section, prepared.target, told.values)
     if not len(rows):
         surest = float(confidence(prepared.target, told.values).max())
         remedy = f"lower confidence ({section.confidence:g})" if surest < section.confidence else f"raise share ({section.share:g})"
-        raise UserError(f"teacher.pseudo_labels: {network} takes none of {len(told)} test rows, the surest of which has confidence {surest:.3f}; {remedy}")
+        student = "the network on all rows" if network == "all" else network
+        raise UserError(f"teacher.pseudo_labels: {student} takes none of {len(told)} test rows, the surest of which has confidence {surest:.3f}; {remedy}")
     taken = told.take(rows)
-    return replace(taken, values=pseudo_targets(section, prepared.target, taken.values), fold=np.full(len(rows), TEST, dtype=np.int16))
+    return replace(taken, values=pseudo_targets(section, prepared.target, taken.values))
 
 
 def _in_words(config: Config, prepared: Prepared, lessons: dict[str, Lesson]) -> str:
@@ -224,7 +275,7 @@ def _in_words(config: Config, prepared: Prepared, lessons: dict[str, Lesson]) ->
     parts = []
     if config.teacher and config.teacher.distillation:
         how = config.teacher.distillation
-        parts.append(f"{how.labels.replace('_', '-')} soft labels of {len(lessons['all']['train']):,} train rows, weight {how.weight:g}")
+        parts.append(f"{how.labels.replace('_', '-')} soft labels of {len(prepared.folds):,} train rows, weight {how.weight:g}")
     counts = sorted(len(lesson["test"]) for lesson in lessons.values() if "test" in lesson)
     if counts:
         number = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"

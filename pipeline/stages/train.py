@@ -14,7 +14,7 @@ import pandas as pd
 
 from pipeline.artifacts import EPOCH_FILES, Manifest, Stage, build_stage, finished, refuse_changed
 from pipeline.config import Config, Images, Model, Train
-from pipeline.config_files import write_config
+from pipeline.config_files import load_config, write_config
 from pipeline.ensembling.scores import mark
 from pipeline.errors import RunFailed, UserError
 from pipeline.executor import FULL, Task, run_tasks
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> list[Task]:
     """Trains what is not trained yet; returns every task of the experiment, those on all rows last. RunFailed lists what is missing."""
+    if config.train.full_data and not prepared.ids("test"):
+        raise UserError("train.full_data: there is no test row for that network to predict; write false")
     for tasks in (fold_tasks(config), full_tasks(config)):
         if tasks:
             train_networks(tasks, prepared, "train" in force)
@@ -52,14 +54,16 @@ def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = Fals
         _refuse_changed(task, stage)
     open_tasks = [task for task, stage in zip(tasks, stages, strict=True) if again or not is_trained(task, stage)]
     folder = workspace(config).experiment(config.experiment)
+    own = all(task.also_hidden is None for task in tasks)
     if not open_tasks:
+        if own and not _says_how(folder / "config.yaml", config):
+            write_text(folder / "config.yaml", write_config(config))  # a run was killed between its last network and this
         log.info("train     up to date: %s in %s", _counted(tasks), folder)
         _clear(tasks)
         return
     _check_before(config, prepared, tasks)
     for old in _replaced(tasks) if again else []:
         _remove(old)
-    own = all(task.also_hidden is None for task in tasks)
     if own and (again or not (folder / "config.yaml").exists()):
         write_text(folder / "config.yaml", write_config(config))
     started = time.monotonic()
@@ -70,6 +74,10 @@ def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = Fals
     if own:
         write_text(folder / "config.yaml", write_config(config))
     log.info("train     %s in %.0f s -> %s", _counted(open_tasks), time.monotonic() - started, folder)
+
+
+def _says_how(path: Path, config: Config) -> bool:
+    return path.exists() and _training_settings(load_config(path)) == _training_settings(config)
 
 
 def _clear(tasks: Sequence[Task]) -> None:
@@ -276,6 +284,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
         "threads": config.runtime.threads,
         "compile": config.runtime.compile,
         "precision": str(trainer.autocast or torch.float32),
+        "optimistic": list(optimistic(config, prepared.lessons)),
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         **trainer.record,
     }
