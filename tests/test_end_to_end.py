@@ -67,6 +67,7 @@ def test_a_run_ends_in_a_submission_that_matches_the_sample(config: Path, digits
     ],
     ids=["soup", "average"],
 )
+@pytest.mark.slow
 def test_every_stage_takes_what_the_recipe_offers(config: Path, outputs: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config, "train.epochs=2", *words) == 0
     assert not list(outputs.rglob("epoch_*.pt")), "what was not chosen is deleted"
@@ -126,6 +127,7 @@ def test_a_cache_that_was_deleted_is_built_again(config: Path, outputs: Path) ->
     assert values_of(outputs) == first
 
 
+@pytest.mark.slow
 def test_trained_folds_do_not_need_the_weights_file_any_more_and_a_mistyped_one_is_no_random_start(
     config: Path, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

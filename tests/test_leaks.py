@@ -124,6 +124,7 @@ def test_where_every_train_row_is_dropped_one_line_names_the_key(own_digits: Pat
     assert "write dedup.conflict=together" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_changed_picture_of_a_dropped_row_trains_nothing_again(own_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dropped = twins(own_digits, 3, conflicting=False)[0]
     config = tmp_path / "twins.yaml"
@@ -136,6 +137,7 @@ def test_a_changed_picture_of_a_dropped_row_trains_nothing_again(own_digits: Pat
     assert "train     up to date" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_metric_after_the_last_checkpoint_is_no_failure(own_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "small.yaml"
     config.write_text(write_config(Config.model_validate(small_settings(own_digits, tmp_path / "outputs"))))

@@ -178,7 +178,7 @@ class TestResume:
             bench.trainer("resumed", recipe, minutes, dies_at, **arguments).run()
 
     @pytest.mark.parametrize("minutes", [AFTER_EVERY_UPDATE, AFTER_EVERY_EPOCH], ids=["after_every_update", "after_every_epoch"])
-    @pytest.mark.parametrize("dies_at", range(EPOCHS * BATCHES))
+    @pytest.mark.parametrize("dies_at", [at if at % 4 == 0 else pytest.param(at, marks=pytest.mark.slow) for at in range(EPOCHS * BATCHES)])
     def test_killed_at_any_batch(self, bench: Bench, whole: str, dies_at: int, minutes: float) -> None:
         self.kill(bench, EVERYTHING, minutes, dies_at)
         self.resume(bench, whole)
@@ -399,7 +399,7 @@ def final(bench: Bench, folder: str) -> str:
 
 
 class TestChoiceOfWeights:
-    @pytest.mark.parametrize("dies_at", [4, 8, 13, 15, 17])
+    @pytest.mark.parametrize("dies_at", [pytest.param(4, marks=pytest.mark.slow), 8, pytest.param(13, marks=pytest.mark.slow), 15, 17])
     @pytest.mark.parametrize("checkpoint", ["average", "best", "soup"])
     def test_a_killed_run_chooses_the_same_weights(self, bench: Bench, checkpoint: str, dies_at: int) -> None:
         """After batch 15 the loader is read again, to measure BatchNorm's statistics."""
