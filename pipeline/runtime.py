@@ -179,6 +179,13 @@ def autocast_dtype(precision: str, device: "torch.device") -> "torch.dtype | Non
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
+def casting(device: "torch.device", dtype: "torch.dtype | None") -> "torch.autocast":
+    """The context of a forward pass in what `autocast_dtype` gave."""
+    import torch
+
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def die_with(parent: int) -> None:
     """Ends this process when its parent, whose process id is given, is gone: a killed run leaves nothing claimed.
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.runtime import is_out_of_memory
+from pipeline.runtime import casting, is_out_of_memory
 from pipeline.training.datasets import Batch, Normalise, on_device
 from pipeline.training.outputs import Outputs
 
@@ -35,7 +35,7 @@ def mean_predictions(
         images = normalise(pixels)
         total: torch.Tensor | None = None
         for view in views:
-            with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            with casting(device, autocast):
                 logits = _forward(model, view(images))
             values = outputs.predict(logits)
             total = values if total is None else total + values

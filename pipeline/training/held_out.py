@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.runtime import CtrlC
+from pipeline.runtime import CtrlC, casting
 from pipeline.training.datasets import Batch, Normalise, on_device
 from pipeline.training.evaluate import mean_predictions
 from pipeline.training.fold import FoldData
@@ -43,7 +43,7 @@ class HeldOut:
         network.load_state_dict(weights)
         self.data.batches.epoch, self.data.batches.first_batch = epoch, 0
         drawn = itertools.islice(on_device(self._until_asked(self.data.train), self.device), RECALIBRATION_BATCHES)
-        with torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+        with casting(self.device, self.autocast):
             recalibrate_batch_norm(network, (part for pixels, _ in drawn for part in self.parts(self.normalise(pixels))))
         score = METRICS[self.data.metric].sign * self.look_at(network)[0]
         return {name: tensor.clone() for name, tensor in network.state_dict().items()}, score

@@ -10,7 +10,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.errors import RunFailed
-from pipeline.runtime import is_out_of_memory
+from pipeline.runtime import casting, is_out_of_memory
 
 log = logging.getLogger(__name__)
 Prepare = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
@@ -61,7 +61,7 @@ class Gradients:
     def _batch(self, images: torch.Tensor, targets: torch.Tensor, group: int) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
         for part, part_targets in zip(self.parts(images), self.parts(targets), strict=True):
-            with torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            with casting(self.device, self.autocast):
                 logits = self.forward(part)
             loss = self.loss(logits.float(), part_targets) * (len(part) / len(images))
             self.scaler.scale(loss / group).backward()
