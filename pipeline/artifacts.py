@@ -193,6 +193,10 @@ class Workspace:
         """A blend of experiments."""
         return self.root / "ensembles" / join_names(names)
 
+    def labelled(self, name: str) -> Path:
+        """New pictures with what a finished run says of them."""
+        return self.root / "labelled" / f"{name}.csv"
+
     @property
     def submission(self) -> Path:
         """The latest submission."""
@@ -206,3 +210,13 @@ class Workspace:
     def kept_submission(self, stamp: str, name: str) -> Path:
         """Every submission is kept under its time."""
         return self.root / "submissions" / f"{stamp}-{name}.csv"
+
+    @property
+    def ledger(self) -> Path:
+        """What the leaderboard said of submissions."""
+        return self.root / "ledger.csv"
+
+    @property
+    def comparison(self) -> Path:
+        """Every experiment, ensemble and submission, one row each."""
+        return self.root / "comparison.csv"

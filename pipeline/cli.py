@@ -18,7 +18,7 @@ from pipeline.stages.versions import STAGE_VERSION
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.stages.finish import Predicted
+    from pipeline.stages.predicted import Predicted
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class Arguments:
 
     configs: "list[Config]"
     force: frozenset[str]
+    finished: bool = False
+    """Take the networks that are trained, and train none."""
 
 
 def run_script(description: str, work: Callable[[Arguments], None], argv: Sequence[str] | None = None) -> int:
@@ -36,12 +38,13 @@ def run_script(description: str, work: Callable[[Arguments], None], argv: Sequen
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help="configs (default: configs/digits.yaml) and overrides of their keys")
     parser.add_argument("--force", action="append", default=[], choices=list(STAGE_VERSION), metavar="STAGE", help=f"redo a stage: {', '.join(STAGE_VERSION)}")
+    parser.add_argument("--finished", action="store_true", help="take the networks that are trained already, train none, and say what is missing")
     given = parser.parse_intermixed_args(argv)
     try:
         from pipeline.runtime import start_logging
 
         start_logging()
-        work(Arguments(load_configs(given.words), frozenset(given.force)))
+        work(Arguments(load_configs(given.words), frozenset(given.force), given.finished))
     except UserError as error:
         return _fail(f"error: {error}", 2)
     except RunFailed as error:
@@ -60,11 +63,21 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def is_override(word: str) -> bool:
+    """Whether a word of the command line is key=value."""
+    return re.match(r"^[\w.]+=", word) is not None
+
+
+def is_config(word: str) -> bool:
+    """Whether a word of the command line names a config by its ending."""
+    return word.endswith((".yaml", ".yml"))
+
+
 def load_configs(words: Sequence[str]) -> "list[Config]":
     """Configs in the order given, each with every override."""
     from pipeline.config_files import load_config
 
-    overrides = [word for word in words if re.match(r"^[\w.]+=", word)]
+    overrides = [word for word in words if is_override(word)]
     paths = [word for word in words if word not in overrides] or ["configs/digits.yaml"]
     configs = [load_config(Path(path), overrides) for path in paths]
     names = [config.experiment for config in configs]
@@ -76,25 +89,32 @@ def load_configs(words: Sequence[str]) -> "list[Config]":
 
 
 def predict_all(arguments: Arguments) -> "list[Predicted]":
-    """Every stage up to predictions, for each config."""
-    from pipeline.stages.finish import Predicted
+    """Every stage up to predictions, for all configs; those that take the same pictures are predicted together."""
+    from pipeline.stages.networks import Trained
     from pipeline.stages.predict import predict
     from pipeline.stages.prepare import prepare
     from pipeline.stages.teach import teach
-    from pipeline.stages.train import train
+    from pipeline.stages.train import train, trained_tasks
 
-    done = []
-    for config in arguments.configs:
-        prepared = teach(config, prepare(config, arguments.force), "teach" in arguments.force)
-        tasks = train(config, prepared, arguments.force)
-        done.append(Predicted(config, prepared, tasks, predict(config, prepared, tasks, "predict" in arguments.force)))
-    return done
+    trained: list[Trained] = []
+    try:
+        for config in arguments.configs:
+            prepared = teach(config, prepare(config, arguments.force), "teach" in arguments.force)
+            tasks = trained_tasks(config, prepared) if arguments.finished else train(config, prepared, arguments.force)
+            trained.append(Trained(config, prepared, tasks))
+    except RunFailed:
+        if trained:
+            predict(trained, "predict" in arguments.force)
+        raise
+    return predict(trained, "predict" in arguments.force)
 
 
 def submit_all(arguments: Arguments) -> None:
     """Every stage up to the submission, and the four figures at the end."""
     from pipeline.ensembling.scores import describe
-    from pipeline.stages.finish import chosen_score, ensemble, submit, true_score
+    from pipeline.stages.ensemble import chosen_score, ensemble
+    from pipeline.stages.report import report
+    from pipeline.stages.submit import submit, true_score
 
     started = time.monotonic()
     if any(config.competition.test_table is None and config.competition.sample_submission is None for config in arguments.configs):
@@ -102,6 +122,7 @@ def submit_all(arguments: Arguments) -> None:
     experiments = predict_all(arguments)
     folder = ensemble(experiments, "ensemble" in arguments.force)
     path = submit(experiments, folder, "submit" in arguments.force)
+    page = report(experiments, folder, "report" in arguments.force)
     config = experiments[0].config
     print(f"CV          {describe(chosen_score(folder))}")
     if (score := true_score(experiments[0], folder)) is not None:
@@ -110,4 +131,5 @@ def submit_all(arguments: Arguments) -> None:
         scores = ", ".join(f"{medal} {score:g}" for medal, score in thresholds.model_dump(exclude_none=True).items())
         print(f"medals      {scores} (on the competition's own test rows; a yardstick)")
     print(f"seconds     {time.monotonic() - started:.1f}")
+    print(f"report      {page}")
     print(f"submission  {path}")

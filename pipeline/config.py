@@ -43,25 +43,56 @@ View = Literal[
     "rotate_270",
     "transpose",
     "anti_transpose",
+    "crop_centre",
+    "crop_top_left",
+    "crop_top_right",
+    "crop_bottom_left",
+    "crop_bottom_right",
+    "zoom_in",
+    "zoom_out",
+    "brighter",
+    "darker",
+    "more_contrast",
 ]
+TRANSPOSING: tuple[View, ...] = ("rotate_90", "rotate_270", "transpose", "anti_transpose")
+"""Views that want a square input."""
 
 
 class Predict(Section):
     """Out-of-fold and test predictions."""
 
-    tta: Literal["none", "horizontal", "flips", "dihedral"] | Annotated[tuple[View, ...], Field(min_length=1)] = "none"
-    """Test-time augmentation: none, horizontal (2 views), flips (4), dihedral (8), or a list of views."""
+    tta: Literal["none", "horizontal", "flips", "dihedral", "crops", "zooms", "colour", "auto"] | Annotated[tuple[View, ...], Field(min_length=1)] = "none"
+    """Test-time augmentation: none, horizontal (2 views), flips (4), dihedral (8), crops (5), zooms (3), colour (4), a list of views; or auto:
+    those of `views` that help out of fold, scored on rows that the choice did not see."""
+    views: Annotated[tuple[View, ...], Field(min_length=1)] | None = None
+    """What auto chooses from; null: every view that fits the input. Each costs a forward pass over the train rows, once."""
+    merge: Literal["probabilities", "logits", "ranks"] = "probabilities"
+    """What of the views is averaged: probabilities (of a regression its numbers); logits, the geometric mean; or ranks among the rows of
+    a network, for metrics that look at ranks alone."""
     batch_size: Positive = 64
     """Pictures per forward pass."""
+    max_hours: Annotated[float, Field(gt=0.0)] | None = None
+    """Longest that predicting the test rows may take; what costs most for least out-of-fold loss is left out until it fits. Null: all of it."""
 
 
 class Ensemble(Section):
-    """How folds and experiments are averaged."""
+    """How folds and experiments are averaged, and how what is predicted becomes a decision."""
 
     folds: Literal["equal", "score"] = "equal"
     """Weights of one model's folds on test rows: equal, or by how far each beats the worst fold."""
-    models: Literal["equal", "fitted"] = "equal"
-    """Weights of the experiments: equal, or fitted on out-of-fold log loss; its CV is cross-fitted."""
+    models: Literal["auto", "equal", "ranks", "geometric", "greedy", "simplex", "metric", "stacked"] = "auto"
+    """Of the experiments: equal mean; mean of ranks within a fold; geometric mean; greedy selection with replacement; weights that sum to 1,
+    fitted on the metric's smooth stand-in (simplex) or on the metric itself; or a logistic regression on all of them. What is fitted is
+    cross-fitted for its CV. auto: simplex where it beats the equal mean in 95 % of the bootstrap draws, else the equal mean."""
+    temperature: Literal["none", "per_fold"] = "none"
+    """per_fold: each network's probabilities are sharpened or flattened by one number fitted on its held-out rows, before any averaging."""
+    decisions: Literal["auto", "default", "fitted"] = "auto"
+    """Cut points between grades, and thresholds of labels and of the positive class, for metrics that want labels: default (nearest grade, one
+    half), fitted out of fold, or auto: fitted where that beats the default in 95 % of the bootstrap draws."""
+    draws: Annotated[int, Field(ge=100)] = 1000
+    """Bootstrap draws behind every interval and comparison; copies of one picture are drawn together."""
+    seed: int = 0
+    """Of the bootstrap and of the halves of a fold."""
 
 
 class Submission(Section):
@@ -114,6 +145,9 @@ METRIC_TASKS: dict[str, tuple[Task, ...]] = {
 }
 """What each metric can score."""
 
+RANKING_METRICS = ("roc_auc", "average_precision")
+"""Metrics that look at the order of the rows alone."""
+
 FORMAT_TASKS: dict[str, tuple[Task, ...]] = {
     "auto": (*CLASS_TASKS, "multilabel", "regression"),
     "label": (*CLASS_TASKS, "multilabel"),
@@ -157,10 +191,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         height, width = self.images.shape
-        transposing = {"rotate_90", "rotate_270", "transpose", "anti_transpose"}
-        views = {"rotate_90"} if self.predict.tta == "dihedral" else set(self.predict.tta)
-        if height != width and views & transposing:
-            raise ValueError(f"predict.tta turns pictures by 90 degrees, so images.size must be square, but got {[height, width]}")
+        for key, views in (("predict.tta", self.predict.tta), ("predict.views", self.predict.views or ())):
+            asked = set(TRANSPOSING) if views == "dihedral" else set(views)
+            if height != width and asked & set(TRANSPOSING):
+                raise ValueError(f"{key} turns pictures by 90 degrees, so images.size must be square, but got {[height, width]}")
         for key, duration in (("schedule.warmup", self.schedule.warmup), ("train.freeze", self.train.freeze)):
             if (epochs := in_epochs(duration, self.train.epochs)) is not None and epochs >= self.train.epochs:
                 raise ValueError(f"{key} must be below train.epochs, but got {duration} and {self.train.epochs}")
@@ -194,6 +228,11 @@ class Config(Section):
             if task not in tasks[name]:
                 fitting = ", ".join(other for other, fits in tasks.items() if task in fits)
                 raise ValueError(f"{key}: {name} is for {' or '.join(tasks[name])}, but competition.task is {task}; fitting are {fitting}")
+        for key, averaged in (("predict.merge", self.predict.merge), ("ensemble.models", self.ensemble.models)):
+            if averaged == "ranks" and self.competition.metric not in RANKING_METRICS:
+                raise ValueError(f"{key}: ranks are for {' and '.join(RANKING_METRICS)}, but competition.metric is {self.competition.metric}")
+        if task == "regression":
+            self._refuse_for_numbers()
         if self.submission.k not in (None, self.classes_in_a_cell):
             raise ValueError(f"submission.k: {self.competition.metric} looks at {self.classes_in_a_cell} classes, but got {self.submission.k}")
         if self.loss.smoothing and task in ("multilabel", "regression"):
@@ -207,3 +246,11 @@ class Config(Section):
         if self.train.sampler == "balanced" and self.loss.class_weights in ("balanced", "square_root"):
             raise ValueError("train.sampler=balanced and loss.class_weights even the classes out twice; write train.sampler=shuffle or loss.class_weights=none")
         return self
+
+    def _refuse_for_numbers(self) -> None:
+        """What probabilities have and a regression has not."""
+        refused = {"predict.merge": ("logits", "probabilities"), "ensemble.models": ("geometric", "equal"), "ensemble.temperature": ("per_fold", "none")}
+        for key, (name, instead) in refused.items():
+            section, field = key.split(".")
+            if getattr(getattr(self, section), field) == name:
+                raise ValueError(f"{key}: {name} is of probabilities, which competition.task regression has not; write {instead}")

@@ -46,6 +46,8 @@ class Predictions:
 
     def of(self, ids: Sequence[str]) -> "Predictions":
         """The same predictions in the order of `ids`; a missing or unknown id raises UserError."""
+        if tuple(ids) == self.ids:
+            return self
         position = {name: row for row, name in enumerate(self.ids)}
         _refuse_difference(position.keys(), ids)
         order = np.array([position[name] for name in ids], dtype=np.int64)
@@ -53,6 +55,8 @@ class Predictions:
 
     def in_classes(self, classes: Sequence[str]) -> "Predictions":
         """The same predictions with the columns in the order of `classes`; UserError unless they are the same classes."""
+        if tuple(classes) == self.classes:
+            return self
         if set(self.classes) != set(classes):
             odd = sorted(set(self.classes) ^ set(classes))[0]
             raise UserError(f'predictions: class "{odd}" is in one model and not in another; blend models of the same classes')
@@ -71,6 +75,10 @@ class Predictions:
         """The rows of these numbers, in their order."""
         return Predictions(tuple(self.ids[row] for row in rows), self.classes, self.values[rows], self.fold[rows])
 
+    def by_id(self) -> "Predictions":
+        """The same rows sorted by id."""
+        return self.of(sorted(self.ids))
+
     def digest(self) -> str:
         """SHA-256 of ids, classes, folds and values."""
         values = hashlib.sha256(self.values.tobytes()).hexdigest()
@@ -88,12 +96,12 @@ class Predictions:
             pq.write_table(rows.replace_schema_metadata({"classes": json.dumps(self.classes)}), temporary)
 
     @classmethod
-    def load(cls, folder: Path) -> "Predictions":
-        """What `save` wrote; raises FileNotFoundError where it is not complete."""
+    def load(cls, folder: Path, mapped: bool = False) -> "Predictions":
+        """What `save` wrote, `mapped` from the disk or read into memory; raises FileNotFoundError where it is not complete."""
         import pyarrow.parquet as pq
 
         rows = pq.read_table(folder / "rows.parquet")
-        values = np.load(folder / "values.npy", allow_pickle=False)
+        values = np.load(folder / "values.npy", mmap_mode="r" if mapped else None, allow_pickle=False)
         classes = tuple(json.loads(rows.schema.metadata[b"classes"]))
         return cls(tuple(rows["id"].to_pylist()), classes, values, rows["fold"].to_numpy().astype(np.int16))
 

@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Every random draw of the project starts from one of these, so that no two purposes share a stream.
-PURPOSES = ("initialise", "shuffle", "augment", "mix", "dropout")
+PURPOSES = ("initialise", "shuffle", "augment", "mix", "dropout", "bootstrap", "halves")
 
 
 def stream(purpose: str, *numbers: int) -> np.random.SeedSequence:

@@ -1,6 +1,6 @@
-"""Blends experiments: the CV of each, of their equal mean, and of fitted weights, cross-fitted.
+"""Blends experiments: the CV of each, and of every way to blend them, on rows that no weight was fitted on; and a report to look at.
 
-python scripts/ensemble.py CONFIG CONFIG [...] [ensemble.models=fitted] [--force ensemble]
+python scripts/ensemble.py CONFIG CONFIG [...] [ensemble.models=simplex] [--finished] [--force ensemble]
 """
 
 import sys
@@ -9,9 +9,11 @@ from pipeline.cli import Arguments, predict_all, run_script
 
 
 def main(arguments: Arguments) -> None:
-    from pipeline.stages.finish import ensemble
+    from pipeline.stages.ensemble import ensemble
+    from pipeline.stages.report import report
 
-    ensemble(predict_all(arguments), "ensemble" in arguments.force)
+    experiments = predict_all(arguments)
+    report(experiments, ensemble(experiments, "ensemble" in arguments.force), "report" in arguments.force)
 
 
 if __name__ == "__main__":

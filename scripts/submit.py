@@ -1,13 +1,57 @@
 """Every stage, ending in outputs/<competition>/submission.csv, checked against the sample.
 
 python scripts/submit.py configs/digits.yaml [CONFIG ...] [key=value ...] [--force STAGE]
+python scripts/submit.py --check FILE --sample SAMPLE [CONFIG ...] [key=value ...]
 
-Several configs are blended. What is done already is not done again.
+Several configs are blended. What is done already is not done again. --check trains nothing: it says what is wrong with any
+submission, ours or not, and exits with 0 where there is no error, with 2 where there is one. With a CONFIG it knows the form and the
+labels, and --sample may be left out.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from pipeline.cli import run_script, submit_all
+from pipeline.cli import is_override, load_configs, run_script, submit_all
+from pipeline.errors import UserError
+from pipeline.submission.findings import printable
+
+
+def main(argv: Sequence[str]) -> int:
+    if not any(word == "--check" or word.startswith("--check=") for word in argv):
+        return run_script(__doc__ or "", submit_all, argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help="the competition's config, and overrides of its keys")
+    parser.add_argument("--check", type=Path, required=True, metavar="FILE", help="the submission to look at")
+    parser.add_argument("--sample", type=Path, help="the competition's sample submission")
+    given = parser.parse_intermixed_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return examine(given.check, given.sample, given.words)
+    except UserError as error:
+        message, code = f"error: {error}", 2
+    except OSError as error:
+        message, code = f"error: {error.filename}: {error.strerror}; mend that and run it again", 2
+    except KeyboardInterrupt:
+        message, code = "interrupted; nothing was changed", 130
+    print(printable(message), file=sys.stderr)
+    return code
+
+
+def examine(path: Path, sample: Path | None, words: Sequence[str]) -> int:
+    from pipeline.runtime import start_logging
+    from pipeline.stages.check import check
+
+    start_logging()
+    if words and all(map(is_override, words)):
+        raise UserError(f"{words[0]}: a key=value changes a CONFIG; name the config before it")
+    diagnosis = check(path, sample, load_configs(words)[0] if words else None)
+    for finding in diagnosis.findings:
+        print(finding)
+    print(diagnosis)
+    return 2 if diagnosis.errors else 0
+
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__ or "", submit_all))
+    sys.exit(main(sys.argv[1:]))

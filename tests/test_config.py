@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import FORMAT_TASKS, LOSS_TASKS, METRIC_TASKS, Competition, Component, Config, Images, Loss, Optimizer, Predict, Submission, View
+from pipeline.config import FORMAT_TASKS, LOSS_TASKS, METRIC_TASKS, Competition, Component, Config, Ensemble, Images, Loss, Optimizer, Predict, Submission, View
 from pipeline.config_files import json_schema, load_config, parse_yaml, write_config
 from pipeline.errors import UserError
 
@@ -527,6 +527,7 @@ def literals(annotation: Any) -> set[str]:
 def test_the_names_that_the_config_allows_are_those_that_the_program_knows() -> None:
     from pipeline.data.pictures import PREPROCESS
     from pipeline.inference.tta import PRESETS, VIEWS
+    from pipeline.stages.ensemble import WORDS
     from pipeline.training.losses import LOSSES
     from pipeline.training.metrics import METRICS
 
@@ -540,7 +541,8 @@ def test_the_names_that_the_config_allows_are_those_that_the_program_knows() -> 
     assert all(set(fits) <= tasks for table in (METRIC_TASKS, LOSS_TASKS, FORMAT_TASKS) for fits in table.values())
     assert {task for fits in METRIC_TASKS.values() for task in fits} == tasks, "a task that nothing can score is none"
     assert literals(View) == set(VIEWS)
-    assert literals(Predict.model_fields["tta"].annotation) == set(PRESETS) | set(VIEWS)
+    assert literals(Predict.model_fields["tta"].annotation) == set(PRESETS) | set(VIEWS) | {"auto"}
+    assert literals(Ensemble.model_fields["models"].annotation) == set(WORDS)
 
 
 def test_a_top_k_cell_has_as_many_classes_as_the_metric_looks_at(tmp_path: Path) -> None:
@@ -552,3 +554,15 @@ def test_a_top_k_cell_has_as_many_classes_as_the_metric_looks_at(tmp_path: Path)
 
 def test_an_empty_separator_is_refused(tmp_path: Path) -> None:
     assert "competition.label_separator" in refusal(written(tmp_path, ENOUGH), 'competition.label_separator=""')
+
+
+def test_what_predicting_and_blending_cannot_do_for_a_task_or_metric_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, ENOUGH)
+    assert "ensemble.models: ranks are for roc_auc and average_precision, but competition.metric is accuracy" in refusal(path, "ensemble.models=ranks")
+    assert "predict.merge: ranks are for" in refusal(path, "predict.merge=ranks")
+    assert "predict.tta turns pictures by 90 degrees" in refusal(path, "images.size=[192, 256]", "predict.tta=dihedral")
+    assert "predict.views turns pictures by 90 degrees" in refusal(path, "images.size=[192, 256]", "predict.views=[rotate_90]")
+    assert load_config(path, ["images.size=[192, 256]", "predict.tta=auto"]).predict.views is None
+    number = written(tmp_path, ENOUGH.replace("metric: accuracy", "metric: rmse, task: regression"))
+    for key, value in (("predict.merge", "logits"), ("ensemble.models", "geometric"), ("ensemble.temperature", "per_fold")):
+        assert f"{key}: {value} is of probabilities" in refusal(number, f"{key}={value}")

@@ -16,7 +16,7 @@ from pipeline.cli import predict_all, run_script, submit_all
 from pipeline.config import Config, Mixing
 from pipeline.config_files import load_config
 from pipeline.predictions import Predictions
-from pipeline.stages.finish import chosen_score
+from pipeline.stages.ensemble import chosen_score
 
 
 def write(settings: dict[str, Any], path: Path) -> Path:
@@ -56,7 +56,7 @@ def test_a_run_ends_in_a_submission_that_matches_the_sample(config: Path, digits
     assert submission["id"].tolist() == sample["id"].tolist()
     assert set(submission["label"]) <= set("0123456789")
     printed = capsys.readouterr().out
-    assert [line.split()[0] for line in printed.splitlines()] == ["CV", "true", "seconds", "submission"]
+    assert [line.split()[0] for line in printed.splitlines()] == ["CV", "true", "seconds", "report", "submission"]
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_a_competition_without_a_test_table_takes_its_ids_from_the_sample_and_it
 
 def test_two_experiments_and_two_seeds_blend_into_one_submission(config: Path, outputs: Path, tmp_path: Path) -> None:
     other = write({"_base_": "small.yaml", "experiment": "other", "train": {"seeds": [1, 2]}}, tmp_path / "other.yaml")
-    assert run(config, other) == 0
-    blend = outputs / "ensembles" / "small+other"
+    assert run(config, other, "ensemble.models=equal") == 0
+    blend = outputs / "ensembles" / "other+small"
     assert len(Predictions.load(blend)) == 359
     parts = [Predictions.load(path) for path in sorted(outputs.glob("experiments/*/predictions/*/*_test"))]
     assert len(parts) == 6
@@ -256,10 +256,12 @@ def test_two_experiments_and_two_seeds_blend_into_one_submission(config: Path, o
     np.testing.assert_allclose(Predictions.load(blend).of(parts[0].ids).values, np.mean(singles, axis=0), atol=1e-6)
     scores = yaml.safe_load((blend / "cv.json").read_text())
     assert set(scores["experiments"]) == {"small", "other"}
-    assert set(scores["schemes"]) == {"equal", "fitted"}
+    assert set(scores["schemes"]) == {"equal", "geometric", "greedy", "simplex", "metric", "stacked", "auto"}
     assert scores["chosen"] == "equal"
-    assert run(config, other, "ensemble.models=fitted", "ensemble.folds=score") == 0
-    assert sum(yaml.safe_load((blend / "weights.json").read_text()).values()) == pytest.approx(1)
+    assert run(other, config, "ensemble.models=simplex", "ensemble.folds=score") == 0
+    weights = json.loads((blend / "weights.json").read_text())
+    assert sum(weights["weights"].values()) == pytest.approx(1)
+    assert [sum(networks.values()) for networks in weights["networks"].values()] == pytest.approx([1, 1])
 
 
 def test_the_saved_config_runs_again_and_finds_everything_done(config: Path, outputs: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.cli import run_script, submit_all
 from pipeline.config import Config
 from pipeline.config_files import write_config
 from pipeline.data.images import decode
-from pipeline.stages.finish import chosen_score
+from pipeline.stages.ensemble import chosen_score
 from pipeline.training.models import build_model
 
 ROOT = Path(__file__).resolve().parent.parent

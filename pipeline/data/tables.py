@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.config_data import Competition, ExtraTrain
-from pipeline.data.paths import columns_in, files_like, is_inside, resolve
+from pipeline.data.paths import PICTURE_ENDINGS, columns_in, files_like, is_inside, list_files, resolve
 from pipeline.data.pictures import is_idx, is_pixel, read_idx
 from pipeline.data.targets import read_target, refuse_control, refuse_rows
 from pipeline.errors import UserError
@@ -99,6 +99,32 @@ class Tables:
         parts.append(_unlabelled(competition, sample, sample_path, first))
         rows = pd.concat(parts, ignore_index=True).fillna("")
         return cls(rows, sample, sample_path)
+
+
+def new_rows(competition: Competition, source: Path) -> tuple[Competition, pd.DataFrame]:
+    """Rows of pictures that the competition does not know, as id and path, and the competition as if its folder were where these paths lead from.
+
+    source: a folder, of which every picture is a row, its path the id; or a CSV, whose first column names files below the CSV's folder, or whose
+    columns say where the pictures are as the competition's test table does, below the CSV's folder or the competition's.
+    """
+    if source.is_dir():
+        paths = [path for path in list_files(source) if PurePosixPath(path).suffix.lower() in PICTURE_ENDINGS]
+        if not paths:
+            raise UserError(f"{source}: no picture in this folder ({', '.join(PICTURE_ENDINGS[:4])}, ...); name another, or a CSV")
+        return competition.model_copy(update={"root": source}), pd.DataFrame({"id": paths, "path": paths})
+    table = read_table(source, competition.pixel_columns)
+    folder = source.resolve().parent
+    paths = [str(cell) for cell in table.iloc[:, 0]] if len(table.columns) else []
+    if paths and is_inside(paths[0]) and (folder / paths[0]).is_file():
+        if odd := [path for path in paths if not is_inside(path)]:
+            raise UserError(f"{source}: {odd[0]} would be outside the CSV's folder; write paths relative to it")
+        return competition.model_copy(update={"root": folder}), pd.DataFrame({"id": paths, "path": paths})
+    for root in (folder, competition.root.resolve()):
+        own = competition.model_copy(update={"root": root, "test_table": str(source.resolve()), "sample_submission": None})
+        rows = _unlabelled(own, None, source, "1")[["id", "path"]]
+        if competition.pixel_columns is not None or (root / rows["path"].iloc[0]).is_file():
+            break
+    return own, rows.reset_index(drop=True)
 
 
 def _labelled(source: Source, split: str, competition: Competition, first: str) -> pd.DataFrame:

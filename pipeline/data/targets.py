@@ -24,6 +24,10 @@ class Target:
     classes: tuple[str, ...]
     may_be_empty: bool = False
     """Multilabel: whether some train rows have no label at all."""
+    thresholds: tuple[float, ...] | None = None
+    """Multilabel: from which probability on each label is given; binary: one, of the positive class. None: one half."""
+    cut_points: tuple[float, ...] | None = None
+    """Ordinal: ascending, where on the expected grade (0 to K - 1) the next grade begins [K - 1]. None: half way between grades."""
 
     def numbers(self, texts: Sequence[str]) -> Numbers:
         """One class: int64 [rows], columns of `classes`; multilabel: float32 0/1 [rows, labels]; regression: float32 [rows, 1]."""
@@ -40,21 +44,29 @@ class Target:
     def decide(self, values: Numbers) -> Numbers:
         """Predictions [rows, outputs] to labels, in the form of `numbers`.
 
-        The most probable class; of grades, the one nearest to the expected grade; every label of at least one half, and the
-        most probable one where there is none but must be; a regression's value as it is.
+        The most probable class; of two, the positive one from its threshold on; of grades, that between whose cut points the expected
+        grade lies; every label from its threshold on, and where there is none but must be, the one nearest to its threshold; a
+        regression's value as it is.
         """
         if self.task == "regression":
             return values
         if self.task == "ordinal":
-            expected = values.astype(np.float64) @ np.arange(len(self.classes)) / values.sum(axis=1, dtype=np.float64)
-            return np.asarray(np.clip(np.floor(expected + 0.5), 0, len(self.classes) - 1), dtype=np.int64)
+            cuts = np.arange(len(self.classes) - 1) + 0.5 if self.cut_points is None else np.array(self.cut_points)
+            return np.asarray(np.searchsorted(cuts, self.expected_grade(values), side="right"), dtype=np.int64)
+        if self.task == "binary" and self.thresholds is not None:
+            return (values[:, 1].astype(np.float64) >= self.thresholds[0]).astype(np.int64)
         if self.task != "multilabel":
             return np.asarray(values.argmax(axis=1))
-        chosen = (values >= 0.5).astype(np.float32)
+        above = values.astype(np.float64) - (0.5 if self.thresholds is None else np.array(self.thresholds))
+        chosen = (above >= 0).astype(np.float32)
         if not self.may_be_empty:
             bare = np.flatnonzero(chosen.sum(axis=1) == 0)
-            chosen[bare, values[bare].argmax(axis=1)] = 1.0
+            chosen[bare, above[bare].argmax(axis=1)] = 1.0
         return chosen
+
+    def expected_grade(self, values: Numbers) -> Numbers:
+        """Ordinal: the mean grade by its probabilities [rows], 0 to K - 1, float64."""
+        return np.asarray(values.astype(np.float64) @ np.arange(len(self.classes)) / values.sum(axis=1, dtype=np.float64))
 
     def labels(self, values: Numbers) -> list[str]:
         """Predictions [rows, outputs] as cells; several labels of a row are joined by SEPARATOR."""

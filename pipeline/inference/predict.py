@@ -1,41 +1,181 @@
-"""Predictions of one experiment: rows held out by each fold's network, and test rows by all of them."""
+"""Predictions of trained networks: all that share an input read each picture once, and what a forward pass of theirs costs."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
-from pipeline.config import Images, Predict
-from pipeline.data.cache import ImageCache
-from pipeline.inference.tta import view_names, views
+from pipeline.config import Images
+from pipeline.inference.tta import Floats, Merge, View, build_views, merge_views
 from pipeline.predictions import TEST, Predictions
-from pipeline.training.datasets import Normalise, PlainImages, plain_loader
-from pipeline.training.evaluate import mean_predictions
+from pipeline.training.datasets import Batch, Normalise, plain_loader
+from pipeline.training.evaluate import Network, forward_passes
 from pipeline.training.outputs import Outputs
+
+Values = npt.NDArray[np.float32]
+Reduce = Callable[["Member", list[torch.Tensor]], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Predictor:
-    """How pictures become predictions; the same for every fold of an experiment."""
+class Reader:
+    """How pictures reach a network; networks that agree in this read them together.
 
-    cache: ImageCache
+    It reads any dataset with a length whose items are a picture as it is fitted to the input, uint8 [H, W, 3], and its row number.
+    """
+
     images: Images
-    section: Predict
-    classes: tuple[str, ...]
-    device: torch.device
-    autocast: torch.dtype | None
+    batch_size: int
+    """Pictures per forward pass."""
     workers: int
+    device: torch.device
 
-    def __call__(self, model: torch.nn.Module, outputs: Outputs, split: str, ids: Sequence[str], fold: int) -> Predictions:
-        """Predictions of the rows `ids` of a split, the views averaged."""
-        if not ids:
-            return Predictions((), self.classes, np.zeros((0, len(self.classes)), dtype=np.float32), np.zeros(0, dtype=np.int16))
-        loader = plain_loader(PlainImages(self.cache, split, ids, self.images), self.section.batch_size, self.workers, self.device)
-        chosen = views(view_names(self.section.tta))
-        values = mean_predictions(model, loader, Normalise(self.images, self.device), outputs, self.autocast, chosen)
-        return Predictions(tuple(ids), self.classes, values, np.full(len(ids), fold, dtype=np.int16))
+    def load(self, dataset: Dataset[Batch]) -> DataLoader[Batch]:
+        """Batches in order."""
+        return plain_loader(dataset, self.batch_size, self.workers, self.device)
+
+    def normalise(self) -> Normalise:
+        """From bytes to the networks' input."""
+        return Normalise(self.images, self.device)
+
+    def views(self, members: "Sequence[Member]") -> dict[str, View]:
+        """Those that any of the networks looks at."""
+        return build_views([name for member in members for name in member.views], self.images, self.device)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network on the reader's device, what its logits mean, and how it is shown a picture."""
+
+    model: torch.nn.Module
+    outputs: Outputs
+    autocast: torch.dtype | None = None
+    views: tuple[str, ...] = ("identity",)
+    """In any order; they are looked at, summed and returned in that of `view_names`."""
+    merge: Merge = "probabilities"
+
+
+def predict_merged(reader: Reader, members: Sequence[Member], dataset: Dataset[Batch], description: str = "predict") -> list[Values]:
+    """Per network its prediction of every row [rows, outputs], the views merged: probabilities, numbers, or ranks among these rows."""
+    found = _predict(
+        reader, members, dataset, description, lambda member, logits: _kept(member, logits) if member.merge == "ranks" else _merged(member, logits)
+    )
+    return [
+        merge_views(values, member.merge, member.outputs.task) if member.merge == "ranks" else values[0] for member, values in zip(members, found, strict=True)
+    ]
+
+
+def predict_views(reader: Reader, members: Sequence[Member], dataset: Dataset[Batch], description: str = "predict") -> list[Values]:
+    """Per network what `merge_views` merges [views, rows, outputs]: logits where the network merges logits, else probabilities or numbers."""
+    return _predict(reader, members, dataset, description, _kept)
+
+
+def _kept(member: Member, logits: list[torch.Tensor]) -> torch.Tensor:
+    """Of one batch [views, B, K]. Logits are kept as they are: of probabilities in single precision those near 0 and 1 were lost."""
+    return torch.stack([found if member.merge == "logits" else member.outputs.predict(found) for found in logits])
+
+
+def _merged(member: Member, logits: list[torch.Tensor]) -> torch.Tensor:
+    """Of one batch [1, B, K]; summed in double precision, view by view."""
+    parts = [found.double() if member.merge == "logits" else member.outputs.predict(found) for found in logits]
+    mean = sum(parts[1:], start=parts[0]) / len(parts)
+    return (member.outputs.predict(mean) if member.merge == "logits" else mean)[None]
+
+
+@torch.inference_mode()
+def _predict(reader: Reader, members: Sequence[Member], dataset: Dataset[Batch], description: str, reduce: Reduce) -> list[Values]:
+    """Per network what `reduce` makes of each batch's logits by view, one batch after the other [N, rows, K]."""
+    rows = _length(dataset)
+    if rows == 0:  # one black picture says how many outputs there are
+        height, width = reader.images.shape
+        black = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+        dataset = cast(Dataset[Batch], [(black[0], torch.tensor(0))])
+    loader = reader.load(dataset)
+    networks = [(Network(member.model, member.autocast), set(member.views)) for member in members]
+    passes = forward_passes(loader, reader.device, reader.normalise(), reader.views(members), networks)
+    reduced = ([reduce(member, logits).float() for member, logits in zip(members, batch, strict=True)] for batch in passes)
+    found: list[Values] = []
+    start = 0
+    for parts in tqdm(_one_later(reduced), total=len(loader), desc=description, unit="batch", leave=False, delay=2, disable=None):
+        found = found or [np.empty((part.shape[0], rows, part.shape[2]), dtype=np.float32) for part in parts]
+        stop = start + parts[0].shape[1]
+        for values, part in zip(found, parts, strict=True):
+            values[:, start:stop] = part[:, : rows - start].cpu().numpy()
+        start = stop
+    return found
+
+
+def _one_later(batches: Iterator[list[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
+    """The same, each when the one after it is under way, so that a GPU does not wait while results are copied from it."""
+    before: list[torch.Tensor] | None = None
+    for batch in batches:
+        if before is not None:
+            yield before
+        before = batch
+    if before is not None:
+        yield before
+
+
+def _length(dataset: Dataset[Batch]) -> int:
+    return len(cast(Sized, dataset))
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds per picture."""
+
+    loading: float
+    """Reading it and fitting it to the input, by all workers side by side."""
+    networks: Floats
+    """A forward pass [members]."""
+    making: dict[str, float]
+    """Making a view, once for all networks."""
+
+    @property
+    def passes(self) -> Floats:
+        """A forward pass with the view made for it alone [members, views]."""
+        return np.asarray(self.networks[:, None] + np.array(list(self.making.values())))
+
+
+@torch.inference_mode()
+def measure_costs(reader: Reader, members: Sequence[Member], dataset: Dataset[Batch], pictures: int = 64) -> Costs:
+    """What the first so many pictures cost, after a warm-up; views are those of any member.
+
+    A view has the shape of the picture, so that a network's forward pass is measured on the picture alone. 0 for an empty dataset.
+    """
+    rows = min(pictures, _length(dataset))
+    views, networks = reader.views(members), [Network(member.model.eval(), member.autocast) for member in members]
+    if rows == 0:
+        return Costs(0.0, np.zeros(len(members)), dict.fromkeys(views, 0.0))
+    dataset[0]  # opens the files
+    started = time.perf_counter()
+    pixels = torch.stack([dataset[row][0] for row in range(rows)])
+    loading = (time.perf_counter() - started) / rows / max(1, reader.workers)
+    normalise = reader.normalise()
+    batches = [normalise(part) for part in torch.split(pixels, reader.batch_size)]
+    forward = [_seconds(network.logits, batches) / rows for network in networks]
+    return Costs(loading, np.array(forward), {name: _seconds(view, batches) / rows for name, view in views.items()})
+
+
+def _seconds(function: Callable[[torch.Tensor], object], batches: Sequence[torch.Tensor]) -> float:
+    """For all batches, the first of which warms up."""
+    function(batches[0])
+    _wait_for(batches[0].device)
+    started = time.perf_counter()
+    for batch in batches:
+        function(batch)
+    _wait_for(batches[0].device)
+    return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def with_shares(predictions: Predictions, ids: Sequence[str], shares: npt.NDArray[np.float64]) -> Predictions:

@@ -1,161 +1,155 @@
-"""The predict stage: what an experiment's networks say of the rows they did not see."""
+"""The predict stage: what networks say of the rows they did not see, and of the test rows.
 
+Experiments that are given together are predicted together: a picture is read once for all networks that take the same input. First
+the held-out rows, of which `predict.tta: auto` chooses its views, then the test rows, with those views alone.
+"""
+
+import functools
 import logging
 import shutil
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from pipeline.artifacts import Manifest, run_stage
-from pipeline.config import Config
+from pipeline.artifacts import build_stage
 from pipeline.ensembling.scores import cross_validation, describe
-from pipeline.ensembling.weights import blend
-from pipeline.errors import UserError
 from pipeline.executor import Task
-from pipeline.files import digest, digest_table, write_json
-from pipeline.inference.tta import view_names
-from pipeline.predictions import TEST, Predictions, align, concatenate
-from pipeline.stages.learning import held_out_rows, learned_rows, outputs_of
-from pipeline.stages.prepare import Prepared, optimistic, workspace
-from pipeline.stages.train import fold_folder
-from pipeline.stages.versions import define_stage
-
-if TYPE_CHECKING:
-    from pipeline.inference.predict import Predictor
+from pipeline.files import digest, lock, write_json
+from pipeline.predictions import Predictions
+from pipeline.stages.jobs import Job, make_job, piece_folder, test_rows
+from pipeline.stages.learning import held_out_rows
+from pipeline.stages.networks import Network, Piece, Trained, cached, every_test_row, manifest_of, seed_mean
+from pipeline.stages.predicted import Predicted
+from pipeline.stages.prepare import optimistic
+from pipeline.stages.views import Looked, choose, fit_hours, load_looked, views_json
 
 log = logging.getLogger(__name__)
+MOST_BYTES = 4e9  # of networks that look at a picture together, and of what they say; more take turns
+Wanted = tuple[Job, Task, Piece]
 
 
-def predict(config: Config, prepared: Prepared, tasks: list[Task], force: bool = False) -> Path:
-    """Out-of-fold and test predictions of every trained network, and their CV; returns the folder."""
-    networks = {f"seed_{task.seed}_{task.folder}": _trained(task).digest for task in tasks}
-    images = config.images.model_dump(mode="json", exclude={"cache_size", "corrupt"})
-    settings = {"views": view_names(config.predict.tta), "images": images, "precision": config.train.precision}
-    test_rows = prepared.rows.loc[prepared.rows["split"] == "test", ["id", "problem"]]
-    inputs = {"pixels": prepared.cache_digest, "test": digest_table(test_rows), "metric": config.competition.metric}
-    reasons = optimistic(config, prepared.lessons)
-    inputs |= {"optimistic": reasons} if reasons else {}
-    stage = define_stage("predict", settings, networks=networks, **inputs)
-    words = config.predict.tta if isinstance(config.predict.tta, str) else f"{len(config.predict.tta)}views"
-    folder = workspace(config).predictions(config.experiment, stage.key(words))
-
-    def build() -> tuple[str, dict[str, Any]]:
-        for task in tasks if force else []:
-            for part in ("oof", "test"):
-                shutil.rmtree(piece_folder(folder, task, part), ignore_errors=True)
-        bar = tqdm(tasks, desc="predict", unit="network", leave=False, delay=2, disable=None)
-        pieces = [_predict_or_load(config, prepared, task, folder) for task in bar]
-        out_of_fold = seed_mean([piece["oof"] for piece in pieces if "oof" in piece])
-        score = cross_validation(out_of_fold, prepared.target, prepared.truth, config.competition.metric, reasons)
-        write_json(folder / "cv.json", score)
-        log.info("predict   %s: CV %s -> %s", config.experiment, describe(score), folder)
-        return digest([part.digest() for piece in pieces for part in piece.values()]), {"cv": score["cv"]}
-
-    run_stage(stage, folder, build, force)
-    return folder
+def predict(experiments: Sequence[Trained], force: bool = False) -> list[Predicted]:
+    """Out-of-fold and test predictions of every trained network, their CVs, and what each view is worth."""
+    jobs = [make_job(experiment, experiments) for experiment in experiments]
+    with ExitStack() as held:
+        for job in sorted((job for job in jobs if force or not job.done), key=lambda job: str(job.folder)):
+            held.enter_context(lock(job.folder / ".lock", wait=f"predict: waiting for another process in {job.folder}"))
+        waiting = [job for job in jobs if force or not job.done]
+        for job in jobs:
+            if job not in waiting:
+                log.info("predict   up to date: %s", job.folder)
+            elif force:
+                for piece in job.folder.glob("seed_*"):
+                    shutil.rmtree(piece, ignore_errors=True)
+        if waiting:
+            _predict(waiting)
+    return [Predicted.read(job.trained, job.folder) for job in jobs]
 
 
-def _trained(task: Task) -> Manifest:
-    manifest = Manifest.read(fold_folder(task) / "manifest.json")
-    assert manifest is not None, f"{task} is trained before it predicts"
-    return manifest
+def _predict(jobs: Sequence[Job]) -> None:
+    """Everything that is missing of these experiments."""
+    _look(jobs)
+    looked = {job.name: load_looked(job) for job in jobs}
+    for job in jobs:
+        choose(job, looked[job.name])
+    fit_hours(jobs, looked)
+    _write_test(jobs)
+    for job in jobs:
+        build_stage(job.stage, job.folder / "manifest.json", functools.partial(_finish, job, looked[job.name]))
+        for task in job.folds if job.whole else ():
+            shutil.rmtree(piece_folder(job.folder, task, "views"), ignore_errors=True)
 
 
-def _predict_or_load(config: Config, prepared: Prepared, task: Task, folder: Path) -> dict[str, Predictions]:
-    """A network's predictions by part, oof (where it has held-out rows) and test; what an earlier, killed run finished is taken as it is."""
-    try:
-        return {part: load_piece(folder, task, part) for part in (("oof", "test") if task.hidden else ("test",))}
-    except FileNotFoundError:
-        pieces = _predict_task(Network(config, prepared, task), folder)
-    return pieces
+def _finish(job: Job, looked: Looked) -> tuple[str, dict[str, Any]]:
+    """Writes the out-of-fold predictions of the views that predict, their CV, and what each view is worth."""
+    config, prepared = job.config, job.trained.prepared
+    pieces = [_held_out(job, task) for task in job.folds]
+    out_of_fold = seed_mean(pieces)
+    out_of_fold.save(job.folder / "oof")
+    reasons = [*optimistic(config, prepared.lessons), *(["predict.max_hours"] if job.left_out else [])]
+    score = cross_validation(out_of_fold, prepared.target, prepared.truth, config.competition.metric, reasons)
+    write_json(job.folder / "cv.json", score)
+    write_json(job.folder / "views.json", views_json(job, looked, out_of_fold))
+    part = "" if job.whole else f"; {len(job.folds)} of {len(config.train.seeds) * config.folds.n_splits} networks, the others are not trained yet"
+    log.info("predict   %s: CV %s%s -> %s", config.experiment, describe(score), part, job.folder)
+    tests = [job.piece(task, "test", job.views).load(mapped=True) for task in job.predicting]
+    record = {"cv": score["cv"], "views": list(job.views), "networks": [task.name for task in job.predicting], "optimistic": reasons}
+    return digest([part.digest() for part in [*pieces, *tests]]), record
 
 
-def load_piece(folder: Path, task: Task, part: str) -> Predictions:
-    """Predictions of one network; part: oof or test. FileNotFoundError where they are not complete."""
-    return Predictions.load(piece_folder(folder, task, part))
+# ---------------------------------------------------------------- pictures to predictions
 
 
-def piece_folder(folder: Path, task: Task, part: str) -> Path:
-    """Where one network's predictions lie."""
-    return folder / f"seed_{task.seed}_{task.folder}_{part}"
+def _groups(wanted: Iterable[Wanted], split: str) -> list[list[Wanted]]:
+    """Networks that look at the same pictures in the same form, and fit into memory together."""
+    found: dict[str, list[list[Wanted]]] = {}
+    for job, task, piece in wanted:
+        config, prepared = job.config, job.trained.prepared
+        rows = [test_rows(job.trained)] if split == "test" else [prepared.folds_digest, *task.hidden]
+        images, runtime = config.images.model_dump(mode="json", exclude={"corrupt"}), config.runtime
+        alike = [str(prepared.cache), prepared.cache_digest[split], rows, images, config.predict.batch_size, runtime.device, runtime.threads]
+        groups = found.setdefault(digest(alike), [[]])
+        if groups[-1] and sum(_bytes(other, one, split) for other, one, _ in groups[-1]) + _bytes(job, task, split) > MOST_BYTES:
+            groups.append([])
+        groups[-1].append((job, task, piece))
+    return [group for groups in found.values() for group in groups]
 
 
-def seed_mean(parts: list[Predictions]) -> Predictions:
-    """All out-of-fold rows of an experiment; a row that several seeds predicted gets their mean."""
-    seeds: dict[int, list[Predictions]] = {}
-    for part in parts:
-        seeds.setdefault(int(part.fold[0]), []).append(part)
-    return concatenate([mean(group) for _, group in sorted(seeds.items())])
+def _bytes(job: Job, task: Task, split: str) -> float:
+    """Of a network in memory, and of what it says: view by view of held-out rows, merged of test rows."""
+    prepared = job.trained.prepared
+    told = len(job.looked) * len(held_out_rows(prepared, task)) if split == "train" else len(prepared.ids("test"))
+    return 4.0 * (float(manifest_of(task).record["parameters"]) + told * len(prepared.classes))
 
 
-def mean(parts: list[Predictions]) -> Predictions:
-    """Of several predictions of the same rows."""
-    joined = align(parts)
-    return replace(joined[0], values=blend([part.values for part in joined], np.full(len(joined), 1 / len(joined))))
+def _look(jobs: Sequence[Job]) -> None:
+    """What every network says of its held-out rows, view by view, and what that costs."""
+    from pipeline.inference.predict import measure_costs, predict_views
+
+    wanted = [(job, task, piece) for job in jobs for task in job.folds if not (piece := job.piece(task, "views", job.looked)).done]
+    for group in tqdm(_groups(wanted, "train"), desc="predict", unit="fold", leave=False, delay=2, disable=None):
+        job, task, _ = group[0]
+        networks = [Network(other.config, other.trained.prepared, one) for other, one, _ in group]
+        members = [network.member(other.looked) for network, (other, _, _) in zip(networks, group, strict=True)]
+        pictures = cached(job.config, job.trained.prepared, "train", held_out_rows(job.trained.prepared, task)["id"].tolist())
+        found = predict_views(networks[0].reader, members, pictures)
+        for (other, one, piece), member, values in zip(group, members, found, strict=True):
+            record = {}
+            if one is other.folds[0] and (len(other.looked) > 1 or other.config.predict.max_hours):
+                costs = measure_costs(networks[0].reader, [member], pictures)
+                record["costs"] = {"loading": costs.loading, **dict(zip(other.looked, costs.passes[0].tolist(), strict=True))}
+            piece.save_views(values, record)
 
 
-class Network:
-    """A trained network, ready to predict."""
+def _held_out(job: Job, task: Task) -> Predictions:
+    """What a network says of the rows that it did not see, the views merged that had no say from these rows."""
+    from pipeline.inference.tta import merge_views
 
-    def __init__(self, config: Config, prepared: Prepared, task: Task) -> None:
-        from pipeline.training.checkpoint import digest_weights, final_weights, load_checkpoint
-        from pipeline.training.models import build_model
-
-        self.prepared, self.task, self.predictor = prepared, task, _predictor(config, prepared)
-        state = load_checkpoint(fold_folder(task)) or {"model": {}}
-        weights = final_weights(state)
-        if digest_weights(weights) != _trained(task).digest:
-            advice = "delete its manifest.json, to go on from the checkpoint before it, or write --force train"
-            raise UserError(f"{fold_folder(task)}: last.pt is damaged or not the one that training ended with; {advice}")
-        model = build_model(task.config.model.model_copy(update={"weights": None}), len(prepared.classes), seed=0)
-        model.load_state_dict(weights)
-        self.model, self.outputs = model.to(self.predictor.device), outputs_of(prepared, task)
-
-    def held_out(self) -> Predictions:
-        """Of the rows that it did not see, each with its fold."""
-        rows = held_out_rows(self.prepared, self.task)
-        found = self.predictor(self.model, self.outputs, "train", rows["id"].tolist(), self.task.fold)
-        return replace(found, fold=rows["fold"].to_numpy(dtype=np.int16))
-
-    def test(self) -> Predictions:
-        """Of every test row; those whose pictures cannot be read get the mean of the training targets."""
-        from pipeline.inference.predict import with_shares
-
-        readable, rows = self.prepared.ids("test"), self.prepared.rows
-        every = rows.loc[rows["split"] == "test", "id"].tolist()
-        found = self.predictor(self.model, self.outputs, "test", readable, TEST)
-        if len(readable) == len(every):
-            return found
-        log.warning("predict   %d test pictures cannot be read and get the mean of the training targets", len(every) - len(readable))
-        return with_shares(found, every, self.prepared.target.shares(learned_rows(self.prepared, self.task)["target"].tolist()))
+    prepared, rows = job.trained.prepared, held_out_rows(job.trained.prepared, task)
+    told = job.piece(task, "views", job.looked).load_views()
+    fold = rows["fold"].to_numpy(dtype=np.int16)
+    values = np.empty((len(rows), len(prepared.classes)), dtype=np.float32)
+    for number in np.unique(fold).tolist():
+        inside, views = np.flatnonzero(fold == number), job.views_of_fold.get(number, job.views)
+        chosen: npt.NDArray[np.float32] = told[[job.looked.index(view) for view in views]][:, inside]
+        values[inside] = merge_views(chosen, job.config.predict.merge, prepared.target.task)
+    return job.piece(task, "oof", job.views_of_fold.get(task.fold, job.views)).save(Predictions(tuple(rows["id"]), prepared.classes, values, fold))
 
 
-def _predictor(config: Config, prepared: Prepared) -> "Predictor":
-    import torch
+def _write_test(jobs: Sequence[Job]) -> None:
+    """What every network says of the test rows."""
+    from pipeline.inference.predict import predict_merged
 
-    from pipeline.data.cache import ImageCache
-    from pipeline.inference.predict import Predictor
-    from pipeline.runtime import autocast_dtype, devices, start_torch
-
-    device = torch.device(devices(config.runtime.device)[0])
-    start_torch(config.runtime.threads, str(device))
-    return Predictor(
-        cache=ImageCache(prepared.cache, prepared.pictures),
-        images=config.images,
-        section=config.predict,
-        classes=prepared.classes,
-        device=device,
-        autocast=autocast_dtype(config.train.precision, device),
-        workers=config.runtime.workers,
-    )
-
-
-def _predict_task(network: Network, folder: Path) -> dict[str, Predictions]:
-    pieces = {"oof": network.held_out()} if network.task.hidden else {}
-    pieces["test"] = network.test()
-    for part, found in pieces.items():
-        found.save(piece_folder(folder, network.task, part))
-    return pieces
+    wanted = [(job, task, piece) for job in jobs for task in job.predicting if not (piece := job.piece(task, "test", job.views)).done]
+    for group in _groups(wanted, "test"):
+        job = group[0][0]
+        networks = [Network(other.config, other.trained.prepared, task) for other, task, _ in group]
+        members = [network.member(other.views) for network, (other, _, _) in zip(networks, group, strict=True)]
+        ids = job.trained.prepared.ids("test")
+        found = predict_merged(networks[0].reader, members, cached(job.config, job.trained.prepared, "test", ids))
+        for (other, task, piece), values in zip(group, found, strict=True):
+            piece.save(every_test_row(other.trained.prepared, task, values))

@@ -22,10 +22,12 @@ from pipeline.ensembling.scores import union
 from pipeline.errors import UserError, did_you_mean
 from pipeline.executor import FULL, Task
 from pipeline.files import digest, digest_table
-from pipeline.inference.tta import view_names
 from pipeline.predictions import Predictions
+from pipeline.stages.jobs import load_piece, views_setting
 from pipeline.stages.learning import Lesson, digest_lesson, save_lesson
-from pipeline.stages.predict import Network, load_piece, mean, predict, seed_mean
+from pipeline.stages.networks import Network, Trained, mean
+from pipeline.stages.predict import predict
+from pipeline.stages.predicted import Predicted
 from pipeline.stages.prepare import Prepared, prepare, workspace
 from pipeline.stages.train import fold_folder, fold_tasks, full_tasks, is_trained, train_networks, train_stage
 from pipeline.stages.versions import STAGE_VERSION, define_stage
@@ -89,7 +91,7 @@ def _stage(config: Config, section: Teacher, teacher: Config, prepared: Prepared
     """What decides the lessons: the teacher's networks, and the pictures that they look at."""
     networks = {f"seed_{task.seed}_{task.folder}": _trained(task, prepared).digest for task in fold_tasks(teacher)}
     images = teacher.images.model_dump(mode="json", exclude={"cache_size", "corrupt"})
-    settings = {"teacher": section.model_dump(mode="json"), "views": view_names(teacher.predict.tta), "images": images, "precision": teacher.train.precision}
+    settings = {"teacher": section.model_dump(mode="json"), "views": views_setting(teacher), "images": images, "precision": teacher.train.precision}
     rows = {part: digest_table(prepared.rows.loc[prepared.rows["split"] == part, ["id", "problem", "digest"]]) for part in ("train", "test")}
     inputs: dict[str, Any] = {"networks": networks, "folds": prepared.folds_digest, "target": [prepared.target.task, prepared.classes], **rows}
     inputs["versions"] = [STAGE_VERSION["cache"], STAGE_VERSION["predict"]]
@@ -115,7 +117,8 @@ def _read_teacher(config: Config, section: Teacher) -> Config:
     model = saved.model
     if model.backbone == config.model.backbone and model.weights not in (None, "hub") and not Path(str(model.weights)).exists():
         model = model.model_copy(update={"weights": config.model.weights})  # its content is compared with what the teacher was trained from
-    changes = {"experiment": name, "competition": competition, "model": model, "runtime": config.runtime, "outputs": config.outputs}
+    predict_section = saved.predict.model_copy(update={"max_hours": None})
+    changes = {"predict": predict_section, "experiment": name, "competition": competition, "model": model, "runtime": config.runtime, "outputs": config.outputs}
     return saved.model_copy(update=changes)
 
 
@@ -133,7 +136,8 @@ def _refuse_circle(teacher: Config, students: tuple[str, ...]) -> None:
 def _reasons(teacher: Config) -> list[str]:
     """Why a teacher's CV flatters it, and so its student's, as its networks were trained; those of its own teachers included."""
     manifests = [Manifest.read(fold_folder(task) / "manifest.json") for task in fold_tasks(teacher)]
-    found = union(manifest.record["optimistic"] for manifest in manifests if manifest)
+    chosen = [["predict.tta=auto"]] if teacher.predict.tta == "auto" else []  # its views were chosen on every fold
+    found = union([*(manifest.record["optimistic"] for manifest in manifests if manifest), *chosen])
     return [reason if " of teacher " in reason else f"{reason} of teacher {teacher.experiment}" for reason in found]
 
 
@@ -197,25 +201,23 @@ def _test_pictures(prepared: Prepared) -> set[tuple[str, str]]:
 class _TeacherPredictions:
     """A teacher that has predicted; seeds are averaged."""
 
-    config: Config
-    prepared: Prepared
-    folder: Path
+    told: Predicted
 
     def test(self, folds: Collection[int]) -> Predictions:
         """Of the test rows whose pictures can be read, by the networks of these folds, sorted by id."""
-        found = mean([load_piece(self.folder, task, "test") for task in fold_tasks(self.config) if task.fold in folds])
-        readable = set(self.prepared.ids("test"))
+        found = mean([load_piece(self.told.folder, task, "test") for task in fold_tasks(self.told.config) if task.fold in folds])
+        readable = set(self.told.prepared.ids("test"))
         return found.take(np.array([row for row in np.argsort(found.ids) if found.ids[row] in readable], dtype=np.int64))
 
     def out_of_fold(self) -> Predictions:
         """Of each train row, by the networks that did not see it."""
-        return seed_mean([load_piece(self.folder, task, "oof") for task in fold_tasks(self.config)])
+        return self.told.out_of_fold()
 
     def nested(self) -> dict[tuple[int, int], Predictions]:
         """By pair of folds, of the rows of both, by the networks that saw neither."""
-        pairs = nested_pairs(self.config.folds.n_splits)
-        bar = tqdm(pairs, desc="teach", unit="pair", leave=False, delay=2, disable=None)
-        return {pair: mean([Network(self.config, self.prepared, task).held_out() for task in _nested_tasks(self.config, pair)]) for pair in bar}
+        config, prepared = self.told.config, self.told.prepared
+        bar = tqdm(nested_pairs(config.folds.n_splits), desc="teach", unit="pair", leave=False, delay=2, disable=None)
+        return {pair: mean([Network(config, prepared, task).held_out(self.told.views) for task in _nested_tasks(config, pair)]) for pair in bar}
 
 
 # ---------------------------------------------------------------- the lessons
@@ -224,7 +226,7 @@ class _TeacherPredictions:
 def _lessons(config: Config, section: Teacher, teacher: Config, prepared: Prepared) -> dict[str, Lesson]:
     """What each network of the student learns, by fold_0, fold_1, ... and, for `train.full_data`, all; trains the nested teachers."""
     ready = _prepare_teacher(config, teacher, prepared)
-    said = _TeacherPredictions(teacher, ready, predict(teacher, ready, fold_tasks(teacher) + full_tasks(teacher)))
+    said = _TeacherPredictions(predict([Trained(teacher, ready, fold_tasks(teacher) + full_tasks(teacher))])[0])
     every = tuple(range(teacher.folds.n_splits))
     networks = {fold: Task(teacher, 0, fold).folder for fold in ((FULL, *every) if config.train.full_data else every)}
     lessons: dict[str, Lesson] = {network: {} for network in networks.values()}
@@ -242,7 +244,7 @@ def _lessons(config: Config, section: Teacher, teacher: Config, prepared: Prepar
 
 def _told(section: Distillation, teacher: _TeacherPredictions) -> dict[int, Predictions]:
     """By fold of the student, what the teacher says of the train rows outside it; a student on all rows takes the out-of-fold labels."""
-    out_of_fold, folds = teacher.out_of_fold(), range(teacher.config.folds.n_splits)
+    out_of_fold, folds = teacher.out_of_fold(), range(teacher.told.config.folds.n_splits)
     if section.labels == "out_of_fold":
         return {FULL: out_of_fold} | {fold: out_of_fold.outside_fold(fold) for fold in folds}
     pieces = teacher.nested()

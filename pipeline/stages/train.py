@@ -36,6 +36,16 @@ def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> li
     return fold_tasks(config) + full_tasks(config)
 
 
+def trained_tasks(config: Config, prepared: Prepared) -> list[Task]:
+    """The experiment's networks that are trained already, as the config says; UserError where none is."""
+    found = [task for task in fold_tasks(config) if is_trained(task, train_stage(task, prepared))]
+    if not found:
+        raise UserError(f"{workspace(config).experiment(config.experiment)}: no network is trained with these settings; leave --finished out to train")
+    if len(found) == len(fold_tasks(config)):
+        found += [task for task in full_tasks(config) if is_trained(task, train_stage(task, prepared))]
+    return found
+
+
 def fold_tasks(config: Config) -> list[Task]:
     """Every seed and fold of an experiment."""
     return [Task(config, seed, fold) for seed in config.train.seeds for fold in range(config.folds.n_splits)]

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.augment.transforms import Transforms
 from pipeline.config import Images
 from pipeline.data.cache import ImageCache
-from pipeline.data.images import fit_to
+from pipeline.data.images import fit_to, shrink
+from pipeline.data.pictures import Pictures
 from pipeline.data.targets import Numbers
 from pipeline.runtime import die_with, stream
 
@@ -117,6 +118,22 @@ class PlainImages(Dataset[Batch]):
         return _tensor(fit_to(pixels, self.images.shape, self.images.fit)), torch.tensor(row)
 
 
+@dataclass
+class NewImages(Dataset[Batch]):
+    """Pictures that are in no cache, read from their files as the cache would hold them, fitted to the input, with their row numbers."""
+
+    pictures: Pictures
+    paths: Sequence[str]
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> Batch:
+        pixels = shrink(self.pictures.read(self.paths[row]), self.images.cache_size)
+        return _tensor(fit_to(pixels, self.images.shape, self.images.fit)), torch.tensor(row)
+
+
 def _tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(pixels, copy=True, order="C"))
 
@@ -126,7 +143,7 @@ def training_loader(dataset: TrainingImages, batches: EpochBatches, workers: int
     return DataLoader(dataset, batch_sampler=batches, persistent_workers=workers > 0, **_loading(workers, device))
 
 
-def plain_loader(dataset: PlainImages, batch_size: int, workers: int, device: torch.device) -> DataLoader[Batch]:
+def plain_loader(dataset: Dataset[Batch], batch_size: int, workers: int, device: torch.device) -> DataLoader[Batch]:
     """Loads the pictures in order."""
     return DataLoader(dataset, batch_size=batch_size, **_loading(workers, device))
 

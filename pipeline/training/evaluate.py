@@ -1,6 +1,7 @@
-"""Predictions of a trained network, averaged over views of each picture."""
+"""Forward passes of trained networks over batches of pictures: the one way in which training looks and inference predicts."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,37 +12,52 @@ from pipeline.training.datasets import Batch, Normalise, on_device
 from pipeline.training.outputs import Outputs
 
 View = Callable[[torch.Tensor], torch.Tensor]
+WHOLE: Mapping[str, View] = {"identity": lambda images: images}
 
 
-def identity(images: torch.Tensor) -> torch.Tensor:
-    """The picture as it is."""
-    return images
+@dataclass(frozen=True)
+class Network:
+    """A network, and the type that its forward pass computes in; None: float32."""
+
+    model: torch.nn.Module
+    autocast: torch.dtype | None = None
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Of a normalised batch [B, 3, H, W], as the network gives them [B, K]."""
+        with casting(images.device, self.autocast):
+            return _forward(self.model, images)
 
 
 @torch.inference_mode()
-def mean_predictions(
-    model: torch.nn.Module,
+def forward_passes(
     batches: Iterable[Batch],
+    device: torch.device,
     normalise: Normalise,
-    outputs: Outputs,
-    autocast: torch.dtype | None,
-    views: Sequence[View] = (identity,),
-) -> npt.NDArray[np.float32]:
-    """What `outputs` makes of the logits [rows, outputs], the mean over `views`; each batch is loaded and normalised once."""
-    model.eval()
-    device = next(model.parameters()).device
-    parts = []
+    views: Mapping[str, View],
+    networks: Sequence[tuple[Network, Collection[str]]],
+) -> Iterator[list[list[torch.Tensor]]]:
+    """Per batch: of every network the logits [B, K] of each view that it is asked for, in the order of `views`.
+
+    A batch is copied and normalised once, and a view of it made once, for all networks; one view is kept at a time.
+    """
+    for network, _ in networks:
+        network.model.eval()
     for pixels, _ in on_device(batches, device):
         images = normalise(pixels)
-        total: torch.Tensor | None = None
-        for view in views:
-            with casting(device, autocast):
-                logits = _forward(model, view(images))
-            values = outputs.predict(logits)
-            total = values if total is None else total + values
-        assert total is not None, "there is at least one view"
-        parts.append((total / len(views)).float())
-    return torch.cat(parts).cpu().numpy()
+        found: list[list[torch.Tensor]] = [[] for _ in networks]
+        for name, view in views.items():
+            seen = view(images)
+            for logits, (network, wanted) in zip(found, networks, strict=True):
+                if name in wanted:
+                    logits.append(network.logits(seen))
+        yield found
+
+
+@torch.inference_mode()
+def plain_predictions(network: Network, batches: Iterable[Batch], device: torch.device, normalise: Normalise, outputs: Outputs) -> npt.NDArray[np.float32]:
+    """What `outputs` makes of the logits of the pictures as they are [rows, outputs]."""
+    passes = forward_passes(batches, device, normalise, WHOLE, [(network, WHOLE)])
+    return torch.cat([outputs.predict(logits).float() for ((logits,),) in passes]).cpu().numpy()
 
 
 def _forward(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:

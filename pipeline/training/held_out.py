@@ -9,7 +9,7 @@ import torch
 
 from pipeline.runtime import CtrlC, casting
 from pipeline.training.datasets import Batch, Normalise, on_device
-from pipeline.training.evaluate import mean_predictions
+from pipeline.training.evaluate import Network, plain_predictions
 from pipeline.training.fold import FoldData
 from pipeline.training.metrics import METRICS, general_loss
 from pipeline.training.surgery import recalibrate_batch_norm
@@ -34,7 +34,8 @@ class HeldOut:
         data = self.data
         if data.valid is None:
             return math.nan, math.nan
-        values = mean_predictions(network, self._until_asked(data.valid), self.normalise, data.outputs, self.autocast)
+        seen = self._until_asked(data.valid)
+        values = plain_predictions(Network(network, self.autocast), seen, self.device, self.normalise, data.outputs)
         return METRICS[data.metric](data.target, data.valid_targets, values), general_loss(data.target.task)(data.valid_targets, values)
 
     def score_of(self, network: torch.nn.Module, weights: dict[str, torch.Tensor], epoch: int) -> tuple[dict[str, torch.Tensor], float]:

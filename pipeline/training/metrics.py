@@ -108,7 +108,7 @@ def matthews_correlation(targets: Numbers, labels: Numbers) -> float:
 
 def _map_at(k: int) -> Callable[[Numbers, Numbers], float]:
     def mean_average_precision(targets: Numbers, values: Numbers) -> float:
-        rank = _rank(targets, values)
+        rank = true_rank(targets, values)
         return float(np.where(rank <= k, 1 / rank, 0.0).mean())
 
     return mean_average_precision
@@ -116,12 +116,12 @@ def _map_at(k: int) -> Callable[[Numbers, Numbers], float]:
 
 def _top(k: int) -> Callable[[Numbers, Numbers], float]:
     def top_accuracy(targets: Numbers, values: Numbers) -> float:
-        return float((_rank(targets, values) <= k).mean())
+        return float((true_rank(targets, values) <= k).mean())
 
     return top_accuracy
 
 
-def _rank(targets: Numbers, values: Numbers) -> Numbers:
+def true_rank(targets: Numbers, values: Numbers) -> Numbers:
     """Place of the true class by its value, from 1; equal values rank in the order of classes, as in a submission."""
     true = values[np.arange(len(targets)), targets][:, None]
     before = np.arange(values.shape[1]) < targets[:, None]
@@ -161,6 +161,7 @@ def r2(targets: Numbers, values: Numbers) -> float:
     return float(1 - ((truth - values) ** 2).sum() / total) if total > 0 else 0.0
 
 
+# A form for rows of different weight, which the bootstrap uses, goes into ensembling/weighted.py.
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (

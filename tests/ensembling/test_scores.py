@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from pipeline.data.targets import Target
-from pipeline.ensembling.scores import cross_validation, describe, score_of, target_numbers, union
+from pipeline.ensembling.scores import cross_validation, describe, problem_of, score_of, union
 from pipeline.predictions import Predictions
 
 # fold 0: one row, right; fold 1: three rows, one right
@@ -19,9 +19,12 @@ CASE = Predictions(
 )
 
 
-def test_targets_are_found_by_id_and_class_name() -> None:
-    assert target_numbers(CASE, ANIMALS, TRUTH).tolist() == [0, 0, 1, 2]
-    assert target_numbers(CASE.of(["d", "a", "c", "b"]), ANIMALS, TRUTH).tolist() == [2, 0, 1, 0]
+def test_targets_are_found_by_id_and_rows_of_a_group_are_one_draw() -> None:
+    assert problem_of(CASE, ANIMALS, TRUTH, "accuracy").numbers.tolist() == [0, 0, 1, 2]
+    mixed = problem_of(CASE.of(["d", "a", "c", "b"]), ANIMALS, TRUTH, "accuracy", {"a": "7", "d": "7", "b": "", "c": ""})
+    assert mixed.numbers.tolist() == [2, 0, 1, 0]
+    assert mixed.group[0] == mixed.group[1]
+    assert len(set(mixed.group.tolist())) == 3
 
 
 def test_cv_is_pooled_and_the_folds_are_beside_it() -> None:
@@ -131,7 +134,7 @@ def test_numbers_are_scored_in_their_own_unit() -> None:
 def test_several_labels_are_scored_by_name() -> None:
     target = Target("multilabel", ("a", "b"), may_be_empty=True)
     predictions = Predictions(("x", "y"), ("b", "a"), np.array([[0.9, 0.1], [0.2, 0.3]], dtype=np.float32), np.array([0, 1], dtype=np.int16))
-    assert target_numbers(predictions, target, {"x": "b", "y": "a|b"}).tolist() == [[1, 0], [1, 1]]
+    assert problem_of(predictions.in_classes(target.classes), target, {"x": "b", "y": "a|b"}, "samples_f1").numbers.tolist() == [[0, 1], [1, 1]]
     assert score_of(predictions, target, {"x": "b", "y": ""}, "samples_f1") == 1.0
     assert score_of(predictions, target, {"x": "b", "y": "a"}, "accuracy") == 0.5
 
