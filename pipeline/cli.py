@@ -40,11 +40,16 @@ def run_script(description: str, work: Callable[[Arguments], None], argv: Sequen
     parser.add_argument("--force", action="append", default=[], choices=list(STAGE_VERSION), metavar="STAGE", help=f"redo a stage: {', '.join(STAGE_VERSION)}")
     parser.add_argument("--finished", action="store_true", help="take the networks that are trained already, train none, and say what is missing")
     given = parser.parse_intermixed_args(argv)
-    try:
-        from pipeline.runtime import start_logging
+    return exit_code(lambda: work(Arguments(load_configs(given.words), frozenset(given.force), given.finished)))
 
-        start_logging()
-        work(Arguments(load_configs(given.words), frozenset(given.force), given.finished))
+
+def exit_code(work: Callable[[], int | None]) -> int:
+    """Runs `work`, with its log on standard error, and says in one line what stopped it; the code that it returns, else 0."""
+    from pipeline.runtime import start_logging
+
+    start_logging()
+    try:
+        return work() or 0
     except UserError as error:
         return _fail(f"error: {error}", 2)
     except RunFailed as error:
@@ -55,11 +60,12 @@ def run_script(description: str, work: Callable[[Arguments], None], argv: Sequen
         if error.errno is None:
             raise
         return _fail(f"error: {error.filename or 'outputs'}: {error.strerror}; what is finished is kept: mend that and run the same command", 2)
-    return 0
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    from pipeline.submission.findings import printable
+
+    print(printable(message), file=sys.stderr)  # a cell's text may hold what a terminal would obey
     return code
 
 

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli import is_override, load_configs, run_script, submit_all
+from pipeline.cli import exit_code, is_override, load_configs, run_script, submit_all
 from pipeline.errors import UserError
-from pipeline.submission.findings import printable
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,30 +25,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--check", type=Path, required=True, metavar="FILE", help="the submission to look at")
     parser.add_argument("--sample", type=Path, help="the competition's sample submission")
     given = parser.parse_intermixed_args(argv)
-    sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return examine(given.check, given.sample, given.words)
-    except UserError as error:
-        message, code = f"error: {error}", 2
-    except OSError as error:
-        message, code = f"error: {error.filename}: {error.strerror}; mend that and run it again", 2
-    except KeyboardInterrupt:
-        message, code = "interrupted; nothing was changed", 130
-    print(printable(message), file=sys.stderr)
-    return code
+    return exit_code(lambda: examine(given.check, given.sample, given.words))
 
 
 def examine(path: Path, sample: Path | None, words: Sequence[str]) -> int:
-    from pipeline.runtime import start_logging
     from pipeline.stages.check import check
 
-    start_logging()
-    if words and all(map(is_override, words)):
+    if words and all(is_override(word) for word in words):
         raise UserError(f"{words[0]}: a key=value changes a CONFIG; name the config before it")
     diagnosis = check(path, sample, load_configs(words)[0] if words else None)
-    for finding in diagnosis.findings:
-        print(finding)
-    print(diagnosis)
+    for line in (*diagnosis.findings, diagnosis):
+        print(str(line).encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
     return 2 if diagnosis.errors else 0
 
 

@@ -18,6 +18,7 @@ from pipeline.cli import Arguments, load_configs, predict_all, run_script, submi
 from pipeline.predictions import Predictions
 from pipeline.stages.ensemble import ensemble
 
+pytestmark = pytest.mark.slow
 Run = Callable[..., tuple[int, str]]
 
 

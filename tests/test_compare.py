@@ -337,6 +337,7 @@ def test_a_damaged_ledger_is_refused_in_one_line_and_left_alone(outputs: Outputs
     assert outputs.work.ledger.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_processes_that_note_at_once_lose_nothing(tmp_path: Path) -> None:
     made = Outputs(tmp_path / "leaves")
     for minute in range(12):

@@ -118,6 +118,7 @@ def test_a_forced_prediction_replaces_a_damaged_one(config: Path, outputs: Path)
     assert values_of(outputs) == first
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_deleted_is_built_again(config: Path, outputs: Path) -> None:
     assert run(config) == 0
     first = values_of(outputs)
@@ -207,6 +208,7 @@ def test_without_one_readable_test_picture_the_class_shares_are_submitted(own_di
     assert len(pd.read_csv(tmp_path / "outputs" / "digits" / "submission.csv")) == 359
 
 
+@pytest.mark.slow
 def test_probability_columns_follow_the_sample_whatever_its_order(own_digits: Path, tmp_path: Path) -> None:
     columns = list("7301245689")
     ids = pd.read_csv(own_digits / "test.csv", dtype=str)["id"].iloc[::-1]
@@ -369,6 +371,7 @@ def as_pixel_columns(root: Path, source: Path, split: str) -> None:
     pd.concat([labels, columns], axis=1).to_csv(root / f"{split}.csv", index=False)
 
 
+@pytest.mark.slow
 def test_pictures_in_a_table_are_those_in_files_and_their_rows_are_numbered_as_in_the_sample(digits: Path, config: Path, outputs: Path, tmp_path: Path) -> None:
     root = tmp_path / "table"
     root.mkdir()
@@ -406,6 +409,7 @@ def test_another_shape_of_the_pixel_columns_is_seen(digits: Path, tmp_path: Path
     assert square.cache_digest != wide.cache_digest
 
 
+@pytest.mark.slow
 def test_further_rows_are_trained_on_in_every_fold_and_never_held_out(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
     train = pd.read_csv(own_digits / "train.csv", dtype=str)
     train.iloc[:300].to_csv(own_digits / "old.csv", index=False)

@@ -55,6 +55,7 @@ def test_where_60_rows_would_be_overfitted_the_equal_mean_is_kept(seed: int) -> 
     assert fitted.weights["auto"] == pytest.approx((1 / 6,) * 6)
 
 
+@pytest.mark.slow
 def test_the_choice_for_a_fold_does_not_see_its_targets() -> None:
     values, problem = case(120, [1.4, 1.0, 0.9], seed=5)
     before = fit_ensemble(values, problem, "auto", DRAWS, seed=0)
@@ -69,6 +70,7 @@ def test_the_choice_for_a_fold_does_not_see_its_targets() -> None:
     assert elsewhere > 0, "what is chosen for other folds does depend on this one"
 
 
+@pytest.mark.slow
 def test_the_rule_for_a_fold_is_what_auto_does_where_that_fold_does_not_exist() -> None:
     values, problem = case(160, [1.6, 0.9, 0.7], seed=1)
     fitted = fit_ensemble(values, problem, "auto", DRAWS, seed=0)

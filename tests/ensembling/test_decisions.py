@@ -92,6 +92,7 @@ def test_no_common_threshold_is_better(name: str, may_be_empty: bool) -> None:
         assert scored(problem, fit_decision(values, problem), values) == pytest.approx(best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rows"), [("quadratic_kappa", 40), ("balanced_accuracy", 40), ("macro_f1", 14)])
 def test_cut_points_are_as_good_as_the_best_of_all_pairs(name: str, rows: int) -> None:
     """One cut point at a time can stop short of the best pair: seldom, and not far from it."""
@@ -229,6 +230,7 @@ SKEWED: list[tuple[Task, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "name"), SKEWED)
 @pytest.mark.parametrize("case", [lambda task, name: made(task, name, 2000), digits_problem], ids=["toy", "digits"])
 def test_on_skewed_targets_what_is_fitted_beats_the_default_on_rows_that_it_has_not_seen(
@@ -278,6 +280,7 @@ def gains(task: Task, name: str) -> Iterator[tuple[float, float]]:
 
 
 # metrics that the shares of the classes alone cannot raise
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "name"), [("ordinal", "quadratic_kappa"), ("binary", "matthews_correlation"), ("binary", "balanced_accuracy")])
 def test_of_targets_by_lot_nothing_is_won_but_on_the_rows_that_were_fitted(task: Task, name: str) -> None:
     in_sample, cross_fitted = np.array(list(gains(task, name))).T

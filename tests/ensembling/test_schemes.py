@@ -19,6 +19,7 @@ from pipeline.ensembling.problem import Problem
 from pipeline.ensembling.schemes import Blend, cross_fit, fit, schemes_for
 from pipeline.training.metrics import METRICS
 
+pytestmark = pytest.mark.slow
 Values = list[npt.NDArray[np.float32]]
 TASKS: list[tuple[Task, str]] = [
     ("multiclass", "accuracy"),
