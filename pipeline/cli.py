@@ -101,11 +101,13 @@ def predict_all(arguments: Arguments) -> "list[Predicted]":
     from pipeline.stages.prepare import prepare
     from pipeline.stages.teach import teach
     from pipeline.stages.train import train, trained_tasks
+    from pipeline.stages.views import require_one_limit
 
+    require_one_limit(arguments.configs)
     trained: list[Trained] = []
     try:
         for config in arguments.configs:
-            prepared = teach(config, prepare(config, arguments.force), "teach" in arguments.force)
+            prepared = teach(config, prepare(config, arguments.force), "teach" in arguments.force, finished_only=arguments.finished)
             tasks = trained_tasks(config, prepared) if arguments.finished else train(config, prepared, arguments.force)
             trained.append(Trained(config, prepared, tasks))
     except RunFailed:
@@ -118,13 +120,14 @@ def predict_all(arguments: Arguments) -> "list[Predicted]":
 def submit_all(arguments: Arguments) -> None:
     """Every stage up to the submission, and the four figures at the end."""
     from pipeline.ensembling.scores import describe
-    from pipeline.stages.ensemble import chosen_score, ensemble
+    from pipeline.stages.ensemble import chosen_score, ensemble, require_alike
     from pipeline.stages.report import report
     from pipeline.stages.submit import submit, true_score
 
     started = time.monotonic()
     if any(config.competition.test_table is None and config.competition.sample_submission is None for config in arguments.configs):
         raise UserError("competition.test_table and sample_submission are both null: nothing to submit; scripts/run_folds.py ends with the CV")
+    require_alike(arguments.configs)
     experiments = predict_all(arguments)
     folder = ensemble(experiments, "ensemble" in arguments.force)
     path = submit(experiments, folder, "submit" in arguments.force)

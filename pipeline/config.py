@@ -83,7 +83,7 @@ class Ensemble(Section):
     models: Literal["auto", "equal", "ranks", "geometric", "greedy", "simplex", "metric", "stacked"] = "auto"
     """Of the experiments: equal mean; mean of ranks within a fold; geometric mean; greedy selection with replacement; weights that sum to 1,
     fitted on the metric's smooth stand-in (simplex) or on the metric itself; or a logistic regression on all of them. What is fitted is
-    cross-fitted for its CV. auto: simplex where it beats the equal mean in 95 % of the bootstrap draws, else the equal mean."""
+    cross-fitted for its CV. auto: the equal mean, unless simplex or greedy weights surely beat it, in 95 % of the bootstrap draws and more."""
     temperature: Literal["none", "per_fold"] = "none"
     """per_fold: each network's probabilities are sharpened or flattened by one number fitted on its held-out rows, before any averaging."""
     decisions: Literal["auto", "default", "fitted"] = "auto"
@@ -98,9 +98,10 @@ class Ensemble(Section):
 class Submission(Section):
     """The file that goes to the competition."""
 
-    format: Literal["auto", "label", "probabilities", "score", "top_k"] = "auto"
-    """label: the predicted class, or the labels in one cell; probabilities: one column per class; score: one number, the positive class's
-    probability or the regression's value; top_k: the k most probable classes in one cell; auto: what task, metric and sample say."""
+    format: Literal["auto", "label", "probabilities", "indicators", "score", "top_k"] = "auto"
+    """label: the predicted class, or the labels in one cell; probabilities: one column per class; indicators: one column per class, 1 where it is
+    predicted and else 0; score: one number, the positive class's probability or the regression's value; top_k: the k most probable classes in one
+    cell; auto: what task, metric and sample say."""
     k: Positive | None = None
     """Classes in a top_k cell; null: as many as the metric looks at (map_at_3: 3), else 5."""
 
@@ -152,6 +153,7 @@ FORMAT_TASKS: dict[str, tuple[Task, ...]] = {
     "auto": (*CLASS_TASKS, "multilabel", "regression"),
     "label": (*CLASS_TASKS, "multilabel"),
     "probabilities": (*CLASS_TASKS, "multilabel"),
+    "indicators": (*CLASS_TASKS, "multilabel"),
     "score": ("binary", "regression"),
     "top_k": ("multiclass",),
 }

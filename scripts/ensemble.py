@@ -9,9 +9,10 @@ from pipeline.cli import Arguments, predict_all, run_script
 
 
 def main(arguments: Arguments) -> None:
-    from pipeline.stages.ensemble import ensemble
+    from pipeline.stages.ensemble import ensemble, require_alike
     from pipeline.stages.report import report
 
+    require_alike(arguments.configs)
     experiments = predict_all(arguments)
     report(experiments, ensemble(experiments, "ensemble" in arguments.force), "report" in arguments.force)
 

@@ -2,7 +2,8 @@
 
 python scripts/predict.py CONFIG [CONFIG ...] FOLDER_OR_CSV [--output FILE] [key=value ...]
 
-Trains nothing. Writes outputs/<competition>/labelled/<name>.csv, or the file that --output names: id, label, the probability of each class.
+Trains nothing. Overrides that the run was given are given again. Writes outputs/<competition>/labelled/<name>.csv, or the file that
+--output names: id, label, the probability of each class.
 """
 
 import argparse
@@ -21,16 +22,18 @@ def main(pictures: list[Path], output: Path | None, arguments: Arguments) -> Non
     if len(pictures) != 1:
         raise UserError(f"name one folder or CSV of new pictures beside the configs, but got {len(pictures)}: scripts/predict.py CONFIG FOLDER_OR_CSV")
     experiments = predict_all(Arguments(arguments.configs, arguments.force, finished=True))
-    print(label(experiments, ensemble(experiments), pictures[0], output))
+    print(label(experiments, ensemble(experiments, "ensemble" in arguments.force), pictures[0], output))
 
 
 def split(argv: list[str]) -> tuple[list[Path], Path | None, list[str]]:
     """The pictures, the output, and the words that every script takes."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--output", type=Path)
-    given, rest = parser.parse_known_args(argv)
-    pictures = [Path(word) for word in rest if not (word.startswith("-") or is_config(word) or is_override(word)) and rest[rest.index(word) - 1] != "--force"]
-    return pictures, given.output, [word for word in rest if Path(word) not in pictures]
+    parser.add_argument("--force", action="append", default=[])
+    given, words = parser.parse_known_args(argv)
+    pictures = [word for word in words if not (word.startswith("-") or is_config(word) or (is_override(word) and not Path(word).exists()))]
+    rest = [word for word in words if word not in pictures] + [word for stage in given.force for word in ("--force", stage)]
+    return [Path(word) for word in pictures], given.output, rest
 
 
 if __name__ == "__main__":

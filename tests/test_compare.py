@@ -17,10 +17,11 @@ from pipeline.config import Config, Thresholds
 from pipeline.config_files import write_config
 from pipeline.errors import UserError
 from pipeline.files import write_json, write_text
-from pipeline.stages.compare import KINDS, compare, describe_groups, medals, place_in_words, report, short_place
+from pipeline.stages.compare import compare, report
 from pipeline.stages.ensemble import chosen_score
 from pipeline.stages.ledger import note_score, read_ledger
 from pipeline.stages.standing import Standing
+from pipeline.stages.tables import KINDS, describe_groups, medals, place_in_words, short_place
 
 ROOT = Path(__file__).parent.parent
 LONG = "mobilenetv2_100-192x256-layer-decay-and-cutmix"
@@ -61,11 +62,13 @@ class Outputs:
         if cv is not None:
             self.predictions(name, f"flips-{day}", cv, day, trained, metric or self.metric, **score)
 
-    def predictions(self, name: str, key: str, cv: float, day: int, trained: int, metric: str, **score: Any) -> None:
+    def predictions(self, name: str, key: str, cv: float, day: int, trained: int, metric: str, kept: int | None = None, **score: Any) -> Path:
         place = self.work.predictions(name, key)
         write_json(place / "cv.json", score_of(cv, metric, trained, **score))
         networks = {f"seed_0_fold_{fold}": f"{name}{fold}" for fold in range(trained)}
-        write_manifest(place, day, {"views": ["identity", "horizontal_flip"]}, {"networks": networks}, f"{name}-{key}")
+        record = {"views": ["identity", "horizontal_flip"], "networks": [f"seed 0 fold {fold}" for fold in range(trained if kept is None else kept)]}
+        write_manifest(place, day, {"views": ["auto"]}, {"networks": networks}, f"{name}-{key}", **record)
+        return place
 
     def ensemble(self, names: dict[str, float], cv: float, low: float, high: float, day: int = 1) -> None:
         folder = self.work.ensemble(names)
@@ -188,6 +191,65 @@ def test_what_is_damaged_or_foreign_is_skipped_with_a_line_and_the_rest_is_compa
     assert len(skipped) == 1
     assert skipped[0].startswith(str(outputs.work.root / place.split("/")[0]))
     assert LONG in {row.name for row in groups[0].rows}
+
+
+def test_predictions_that_cannot_be_read_give_way_to_the_next_older_ones(outputs: Outputs) -> None:
+    outputs.predictions("small", "newest", 0.99, 8, 2, "accuracy").joinpath("cv.json").unlink()
+    place = outputs.predictions("small", "second", 0.98, 7, 2, "accuracy")
+    write_manifest(place, 7, {"views": ["auto"]}, {}, "of an older program")
+    write_json(place / "views.json", [])
+    groups, skipped = compare(outputs.work)
+    assert [Path(line.partition(":")[0]).name for line in skipped] == ["newest", "second"]
+    rows = {(row.kind, row.name): row for row in groups[0].rows}
+    small, blend = rows["experiment", "small"], rows["ensemble", f"small+{LONG}"]
+    assert (small.cv, small.trained, small.remark) == (0.91, 2, "its newest predictions cannot be read; the CV is of older ones")
+    assert (blend.trained, blend.seconds, blend.parameters) == (4, 2400.0, 4_460_000)
+    assert blend.remark == "blended before small predicted anew", "those that cannot be read are newer all the same"
+
+
+@pytest.mark.parametrize("content", ["", "competition:\n  metric: accuracy\n  thresh", "experiment: small\ncompetition:\n  metric: accuracy\nfolds:\n", None])
+def test_without_a_whole_config_the_score_and_cost_are_there_and_the_plan_is_unknown(outputs: Outputs, content: str | None) -> None:
+    for name in ("small", LONG, "half"):
+        config = outputs.work.experiment(name) / "config.yaml"
+        config.unlink()
+        if content is not None:
+            config.write_text(content)
+    groups, skipped = compare(outputs.work)
+    rows = {(row.kind, row.name): row for row in groups[0].rows}
+    small, blend = rows["experiment", "small"], rows["ensemble", f"small+{LONG}"]
+    assert (small.cv, small.trained, small.planned, small.remark, skipped) == (0.91, 2, None, "", [])
+    assert (blend.trained, blend.planned, blend.seconds) == (4, None, 2400.0)
+    assert groups[0].levels == []
+    assert any(" 2 of ?" in line for line in describe_groups(groups, 200))
+
+
+def test_thresholds_are_of_a_config_with_the_same_metric_and_an_unknown_metric_has_none(tmp_path: Path) -> None:
+    made = Outputs(tmp_path / "leaves", thresholds={"gold": 0.96, "median": 0.8})
+    made.experiment("other", trained=1, day=5)
+    config = made.work.experiment("other") / "config.yaml"
+    config.write_text(config.read_text().replace("metric: accuracy", "metric: map_at_7"))
+    [group], _ = compare(made.work)
+    assert (group.metric, group.levels) == ("", [])
+    made.thresholds = None
+    made.experiment("known", 0.9)
+    [group], _ = compare(made.work)
+    assert (group.metric, group.levels) == ("accuracy", [])
+
+
+def test_an_experiment_that_has_no_time_to_predict_says_so(outputs: Outputs) -> None:
+    outputs.predictions("small", "hours", 0.92, 6, 2, "accuracy", kept=0)
+    assert rows_of(outputs)["experiment", "small"].remark == "predict.max_hours leaves it no time: it is in no ensemble"
+    assert "0.9200~" in "\n".join(describe_groups(compare(outputs.work)[0], 200))
+
+
+def test_predictions_of_fewer_networks_than_are_trained_or_planned_are_marked(outputs: Outputs) -> None:
+    outputs.predictions("small", "flips-1", 0.9, 1, 1, "accuracy")
+    config = outputs.work.experiment(LONG) / "config.yaml"
+    config.write_text(config.read_text().replace("  seeds:\n  - 0\n", "  seeds:\n  - 0\n  - 1\n"))
+    rows = rows_of(outputs)
+    assert rows["experiment", "small"].remark == "predicted by 1 of 2 trained networks"
+    assert (rows["experiment", LONG].planned, rows["experiment", LONG].remark) == (4, "predicted by 2 of 4 networks")
+    assert rows["ensemble", f"small+{LONG}"].remark == f"blends small, {LONG}: see there"
 
 
 def test_experiments_of_an_older_program_are_compared_all_the_same(outputs: Outputs) -> None:

@@ -19,9 +19,10 @@ from pipeline.config_files import write_config
 from pipeline.errors import UserError
 from pipeline.executor import FULL, Task
 from pipeline.files import read_json, write_text
+from pipeline.inference.predict import predict_merged
 from pipeline.predictions import Predictions
 from pipeline.stages.learning import learned, load_lesson
-from pipeline.stages.predict import Network
+from pipeline.stages.networks import Network, cached, every_test_row
 from pipeline.stages.prepare import Prepared, prepare, workspace
 from pipeline.stages.teach import check_teacher, teach
 from pipeline.stages.train import fold_folder, train_stage
@@ -163,9 +164,9 @@ def test_the_lesson_of_each_fold_is_what_networks_said_that_saw_neither_it_nor_t
         assert {("train", name) for name in lesson["train"].ids} == set().union(*school.rows.values()) - school.rows[student]
         for fold in set(range(FOLDS)) - {student}:
             network = Network(teacher, school.teacher_prepared, Task(teacher, 0, min(fold, student), max(fold, student)))
-            told = network.held_out().in_fold(fold)
+            told = network.held_out(("identity",)).in_fold(fold)
             np.testing.assert_array_equal(lesson["train"].in_fold(fold).of(told.ids).values, told.values)
-        test = Network(teacher, school.teacher_prepared, Task(teacher, 0, student)).test()
+        test = told_of_test(Network(teacher, school.teacher_prepared, Task(teacher, 0, student)))
         assert len(lesson["test"]) == len(test) // 2
         np.testing.assert_array_equal(lesson["test"].values, rows_of(test, lesson["test"].ids))
 
@@ -175,10 +176,17 @@ def test_a_student_on_all_rows_is_told_each_row_by_the_network_that_did_not_see_
     assert prepared.lessons is not None
     lesson = load_lesson(prepared.lessons, "all")
     for fold in range(FOLDS):
-        told = Network(teacher, school.teacher_prepared, Task(teacher, 0, fold)).held_out()
+        told = Network(teacher, school.teacher_prepared, Task(teacher, 0, fold)).held_out(("identity",))
         np.testing.assert_array_equal(lesson["train"].in_fold(fold).of(told.ids).values, told.values)
-    tests = [Network(teacher, school.teacher_prepared, Task(teacher, 0, fold)).test() for fold in range(FOLDS)]
+    tests = [told_of_test(Network(teacher, school.teacher_prepared, Task(teacher, 0, fold))) for fold in range(FOLDS)]
     np.testing.assert_allclose(lesson["test"].values, np.mean([rows_of(test, lesson["test"].ids) for test in tests], axis=0), atol=1e-6)
+
+
+def told_of_test(network: Network) -> Predictions:
+    """What a network says of the test rows."""
+    prepared = network.prepared
+    pictures = cached(network.config, prepared, "test", prepared.ids("test"))
+    return every_test_row(prepared, network.task, predict_merged(network.reader, [network.member(["identity"])], pictures)[0])
 
 
 def rows_of(predictions: Predictions, ids: tuple[str, ...]) -> "np.ndarray[Any, Any]":
@@ -201,7 +209,7 @@ def test_a_second_run_does_nothing_twice_and_says_so(school: School, capsys: pyt
     assert run(school.folder, school.student) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     lines = [line.split("  ", 1)[1] for line in capsys.readouterr().err.splitlines()]
-    assert [line.split()[0] for line in lines] == ["index", "dedup", "folds", "cache", "teach", "train", "train", "predict", "ensemble", "submit"]
+    assert [line.split()[0] for line in lines] == ["index", "dedup", "folds", "cache", "teach", "train", "train", "predict", "ensemble", "submit", "report"]
     assert all("up to date" in line for line in lines)
 
 
@@ -397,13 +405,13 @@ def test_numbers_are_taught_in_their_own_unit_and_the_seeds_of_a_teacher_are_ave
     plain = prepare(of_teacher)
     places, targets = learned(prepared, Task(config, 3, 1))
     assert targets.shape == (len(places), 1)
-    told = [Network(of_teacher, plain, Task(of_teacher, seed, 0, 1)).held_out().in_fold(0) for seed in (3, 5)]
+    told = [Network(of_teacher, plain, Task(of_teacher, seed, 0, 1)).held_out(("identity",)).in_fold(0) for seed in (3, 5)]
     mean = {name: float((told[0].values[row, 0] + told[1].of(told[0].ids).values[row, 0]) / 2) for row, name in enumerate(told[0].ids)}
     assert len(mean) == 8
     for (split, name), target in zip(places, targets[:, 0].tolist(), strict=True):
         if (split, name) in {("train", other) for other in mean}:
             assert target == pytest.approx(0.75 * float(prepared.truth[name]) + 0.25 * mean[name], rel=1e-5)
-    of_test = [Network(of_teacher, plain, Task(of_teacher, seed, 1)).test() for seed in (3, 5)]
+    of_test = [told_of_test(Network(of_teacher, plain, Task(of_teacher, seed, 1))) for seed in (3, 5)]
     assert [name for split, name in places if split == "test"] == sorted(of_test[0].ids)
     taught = dict(zip(places, targets[:, 0].tolist(), strict=True))
     for name in of_test[0].ids:

@@ -115,14 +115,15 @@ def new_rows(competition: Competition, source: Path) -> tuple[Competition, pd.Da
     table = read_table(source, competition.pixel_columns)
     folder = source.resolve().parent
     paths = [str(cell) for cell in table.iloc[:, 0]] if len(table.columns) else []
-    if paths and is_inside(paths[0]) and (folder / paths[0]).is_file():
+    if any(is_inside(path) and (folder / path).is_file() for path in paths):
         if odd := [path for path in paths if not is_inside(path)]:
             raise UserError(f"{source}: {odd[0]} would be outside the CSV's folder; write paths relative to it")
         return competition.model_copy(update={"root": folder}), pd.DataFrame({"id": paths, "path": paths})
     for root in (folder, competition.root.resolve()):
-        own = competition.model_copy(update={"root": root, "test_table": str(source.resolve()), "sample_submission": None})
+        table_name = source.name if root == folder else str(source.resolve())
+        own = competition.model_copy(update={"root": root, "test_table": table_name, "sample_submission": None})
         rows = _unlabelled(own, None, source, "1")[["id", "path"]]
-        if competition.pixel_columns is not None or (root / rows["path"].iloc[0]).is_file():
+        if competition.pixel_columns is not None or any((root / path).is_file() for path in rows["path"]):
             break
     return own, rows.reset_index(drop=True)
 

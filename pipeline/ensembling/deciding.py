@@ -34,13 +34,13 @@ class Decided:
 
 
 def decide(asked: str, values: Values, without: Mapping[int, Values], problem: Problem, draws: int, seed: int) -> Decided:
-    """Default labels, fitted ones, or for auto the fitted ones where they beat the default in 95 % of the draws.
+    """Default labels, fitted ones, or for auto the fitted ones where they beat the default in 95 % of the draws; with one fold, the default.
 
     values: cross-fitted predictions [rows, outputs]; without: by fold those of all rows by the blend that did not see the fold.
     """
     default, fitted = problem.target.decide(values), cross_fitted_decision(without, problem)
     better = _better(fitted, default, problem, draws, seed)
-    if asked == "default" or (asked == "auto" and better < SURE):
+    if asked == "default" or len(problem.folds) < 2 or (asked == "auto" and better < SURE):
         target, chosen = problem.target, "default"
     else:
         target, chosen = fit_decision(values, problem), "fitted"

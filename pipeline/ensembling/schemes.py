@@ -91,7 +91,7 @@ class Blend:
             total = np.zeros((len(inside), values[0].shape[1]))
             for part in values:
                 total += (rankdata(part[rows[inside]], axis=0) - 0.5) / len(inside) / len(values)
-            result[inside] = total if self.task == "multilabel" else total / total.sum(axis=1, keepdims=True)
+            result[inside] = total  # of several classes as well: rows that were scaled to a sum would be in another order
         return result
 
     def to_json(self) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _logistic(given: Floats, numbers: npt.NDArray[Any]) -> tuple[Floats, Floats]
 
     if len(np.unique(numbers)) == 1:
         return np.full((1, given.shape[1]), 1 / given.shape[1]), np.zeros(1)
-    model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(given, numbers)
+    model = LogisticRegression(C=STRENGTH, max_iter=5000, tol=1e-5).fit(given, numbers)
     return model.coef_, model.intercept_
 
 

@@ -161,7 +161,7 @@ def ranked_among(rows: int, fold: npt.NDArray[np.int16] | None) -> Floats:
 
 
 def merged(mean: Floats, merge: Merge, task: Task, among: Floats) -> npt.NDArray[np.float32]:
-    """Predictions from the mean of summands [rows, outputs]; ranks become (rank - 0.5) / among, and those of classes sum to 1 in a row."""
+    """Predictions from the mean of summands [rows, outputs]; ranks become (rank - 0.5) / among, of each column alone."""
     values: npt.NDArray[Any] = mean
     if merge == "logits":
         from scipy.special import expit, softmax
@@ -169,5 +169,4 @@ def merged(mean: Floats, merge: Merge, task: Task, among: Floats) -> npt.NDArray
         values = softmax(mean, axis=1) if task in CLASS_TASKS else expit(mean)
     elif merge == "ranks":
         values = (mean - 0.5) / among[:, None]
-        values = values / values.sum(axis=1, keepdims=True) if task in CLASS_TASKS else values
     return values.astype(np.float32)

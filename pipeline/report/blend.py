@@ -106,7 +106,8 @@ def describe_blend(run: Run, rows: Rows) -> Blend:
     decisions = run.ensemble.get("decisions") or {}
     labelled = [decisions[name] for name in ("default", "fitted") if name in decisions]
     low, high = _range([*single.values(), *schemes.values(), *labelled, run.score])
-    chosen = run.ensemble.get("chosen", "")
+    asked = run.ensemble.get("asked", "")
+    chosen = asked if asked in schemes else run.ensemble.get("chosen", "")  # auto is scored by its rule, not by the scheme that it takes
     lines = tuple(_scored(one.name, single[one.name], low, high) for one in experiments[:MOST_EXPERIMENTS])
     decided = [_labels(one, run) for one in experiments[:MOST_COMPARED]]
     gain = _gain(run, rows, experiments[0], single[experiments[0].name], decided[0]) if len(experiments) > 1 else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import run_stage
-from pipeline.config import Ensemble
+from pipeline.config import Config, Ensemble
 from pipeline.data.targets import Numbers, Target
 from pipeline.ensembling.automatic import Fitted, fit_ensemble
 from pipeline.ensembling.bootstrap import Resampler, interval
@@ -24,9 +24,10 @@ from pipeline.predictions import Predictions, align
 from pipeline.stages.predicted import Predicted
 from pipeline.stages.prepare import workspace
 from pipeline.stages.versions import define_stage
+from pipeline.stages.views import require_one_limit
 
 log = logging.getLogger(__name__)
-WORDS = {"equal": "equal mean", "ranks": "mean of ranks", "geometric": "geometric mean", "greedy": "greedy selection", "simplex": "fitted weights"}
+WORDS = {"equal": "equal mean", "ranks": "mean of ranks", "geometric": "geometric mean", "greedy": "greedy selection", "simplex": "simplex weights"}
 WORDS |= {"metric": "weights fitted on the metric", "stacked": "logistic regression", "auto": "auto"}
 
 
@@ -35,11 +36,10 @@ def ensemble(experiments: Sequence[Predicted], force: bool = False) -> Path:
     members = taking_part(experiments)
     first = members[0].config
     names = [member.config.experiment for member in members]
-    if len({member.config.competition.metric for member in members}) > 1:
-        raise UserError("the configs name different metrics; an ensemble is scored by one")
-    if len({member.config.ensemble for member in members}) > 1:
-        raise UserError("the configs name different ways to blend; give them the same section ensemble, or write its keys on the command line")
-    inputs = {"predictions": [member.digest for member in members], "folds": members[0].prepared.folds_digest, "metric": first.competition.metric}
+    require_alike([member.config for member in members])
+    inputs: dict[str, Any] = {"predictions": [member.digest for member in members], "metric": first.competition.metric}
+    inputs |= {"folds": [member.prepared.folds_digest for member in members], "optimistic": [list(member.optimistic) for member in members]}
+    inputs["missing"] = [member.missing for member in members]
     stage = define_stage("ensemble", {"names": names, **first.ensemble.model_dump(mode="json")}, **inputs)
     folder = workspace(first).ensemble(names)
 
@@ -56,6 +56,15 @@ def ensemble(experiments: Sequence[Predicted], force: bool = False) -> Path:
 
     run_stage(stage, folder, build, force)
     return folder
+
+
+def require_alike(configs: Sequence[Config]) -> None:
+    """UserError where experiments cannot be blended, which is better known before they are trained."""
+    if len({config.competition.metric for config in configs}) > 1:
+        raise UserError("the configs name different metrics; an ensemble is scored by one")
+    if len({config.ensemble for config in configs}) > 1:
+        raise UserError("the configs name different ways to blend; give them the same section ensemble, or write its keys on the command line")
+    require_one_limit(configs)
 
 
 def taking_part(experiments: Sequence[Predicted]) -> list[Predicted]:
@@ -123,11 +132,28 @@ def blend_experiments(members: Sequence[Predicted], section: Ensemble) -> Blende
     test = replace(tests[0], values=fitted.blend.apply([part.values for part in tests]))
     reasons = union(member.optimistic for member in members)
     scores = _scores(members, parts, problem, fitted, decided, section, reasons)
-    scores["notes"] = [*notes, *fitted.notes, *([FLATTER] if decided and decided.chosen == "fitted" else [])]
+    scores["notes"] = [*notes, *fitted.notes, *_notes(section, problem, fitted, decided)]
     weights = {"names": names, "blend": fitted.blend.to_json(), "weights": fitted.blend.weights_by(names)}
     weights |= {"networks": {member.config.experiment: member.weights(section.folds) for member in members}}
     weights |= {"temperatures": {member.config.experiment: member.temperatures(section.temperature) for member in members}}
     return Blended(blended, decided.labels if decided else None, test, weights, _decision(decided, target), scores)
+
+
+def _notes(section: Ensemble, problem: Problem, fitted: Fitted, decided: Decided | None) -> list[str]:
+    """What a reader of the scores must know."""
+    notes = []
+    fits = [name for name, takes in (("weights", fitted.chosen != "equal"), ("decisions", decided is not None and decided.chosen == "fitted")) if takes]
+    if len(problem.folds) == 2 and fits and "auto" in (section.models, section.decisions):
+        notes.append(
+            f"of two folds the rule has one to look at, where it keeps the default: the CV is of that, the test rows get the fitted {' and '.join(fits)}"
+        )
+    if decided is not None and decided.chosen == "fitted":
+        notes.append(FLATTER)
+    if section.folds == "score":
+        notes.append(
+            "ensemble.folds=score weighs the folds of a model on test rows alone; no row is predicted by two folds out of fold, so no CV can show what it does"
+        )
+    return notes
 
 
 def _decision(decided: Decided | None, target: Target) -> dict[str, Any]:
@@ -152,9 +178,19 @@ def _common(parts: list[Predictions], members: Sequence[Predicted], notes: list[
         most = max(len(part) for part in parts)
         notes.append(f"scored on the {len(shared):,} rows that every experiment has predicted, of {most:,}")
         parts = [part.take(np.array([row for row, name in enumerate(part.ids) if name in shared], dtype=np.int64)) for part in parts]
+    for member in members[1:]:
+        _refuse_other_truth(members[0], member, shared)
     if any((part.fold != parts[0].fold).any() for part in parts):
         notes.append(f"the experiments have different folds; what is fitted is cross-fitted over those of {members[0].config.experiment}")
     return [part.by_id() for part in parts]
+
+
+def _refuse_other_truth(first: Predicted, other: Predicted, shared: set[str]) -> None:
+    """UserError where two experiments learned different targets of the same rows: no score would be of both."""
+    one, two = first.prepared.truth, other.prepared.truth
+    if odd := sorted(name for name in shared if one[name] != two[name]):
+        names = f"{first.config.experiment} and {other.config.experiment}"
+        raise UserError(f'{names} learned different targets of {len(odd):,} rows, e.g. of id "{odd[0]}"; train both from one train table')
 
 
 def _decide(section: Ensemble, fitted: Fitted, parts: Sequence[Predictions], values: Any, problem: Problem) -> Decided | None:
@@ -180,12 +216,13 @@ def _scores(
     resample = Resampler(problem, section.draws, section.seed)
 
     def score(scored: Numbers, why: Sequence[str], better: float | None = None, over: Problem = problem) -> dict[str, Any]:
-        found = validation(over, scored, why) | {"interval": list(interval(resample(scored)))}
+        drawn = resample if over is problem else Resampler(over, section.draws, section.seed)
+        found = validation(over, scored, why) | {"interval": list(interval(drawn(scored)))}
         return found if better is None else found | {"better": better}
 
     singles = {}
     for member, part in zip(members, parts, strict=True):
-        own = replace(problem, fold=part.fold)
+        own = problem if (part.fold == problem.fold).all() else replace(problem, fold=part.fold)
         singles[member.config.experiment] = score(own.scored(part.values), member.optimistic, over=own)
     schemes = {name: score(problem.scored(values), reasons, fitted.better.get(name)) for name, values in fitted.out_of_fold.items()}
     asked = section.models if len(parts) > 1 else "equal"

@@ -34,7 +34,9 @@ class Job:
     dropped: tuple[str, ...] = ()
     """Names of networks that `predict.max_hours` leaves no time for."""
     left_out: tuple[str, ...] = ()
-    """The same of anything, in words."""
+    """What of it was left out for want of time, in words."""
+    hurried: bool = False
+    """Whether `predict.max_hours` chose by out-of-fold loss what predicts."""
 
     @property
     def config(self) -> Config:
@@ -57,9 +59,14 @@ class Job:
         return [task for task in self.trained.tasks if task.fold != FULL]
 
     @property
+    def planned(self) -> int:
+        """How many networks hold rows out when all are trained."""
+        return len(self.config.train.seeds) * self.config.folds.n_splits
+
+    @property
     def whole(self) -> bool:
-        """Whether every network of the experiment is trained."""
-        return len(self.folds) == len(self.config.train.seeds) * self.config.folds.n_splits
+        """Whether every such network is trained."""
+        return len(self.folds) == self.planned
 
     @property
     def predicting(self) -> list[Task]:
@@ -84,15 +91,20 @@ def make_job(trained: Trained, together: Sequence[Trained]) -> Job:
     inputs["metric"] = config.competition.metric
     if (hours := config.predict.max_hours) is not None:
         settings["max_hours"] = hours
-        inputs["together"] = sorted(other.config.experiment for other in together)
+        inputs["together"] = {other.config.experiment: _networks(other) for other in together}
     if reasons := optimistic(config, prepared.lessons):
         inputs["optimistic"] = list(reasons)
     words = config.predict.tta if isinstance(config.predict.tta, str) else f"{len(config.predict.tta)}views"
-    folder = workspace(config).predictions(config.experiment, define_stage("predict", settings, **inputs).key(words))
-    networks = {f"seed_{task.seed}_{task.folder}": manifest_of(task).digest for task in trained.tasks}
+    alone = {**inputs, "together": sorted(inputs["together"])} if "together" in inputs else inputs
+    folder = workspace(config).predictions(config.experiment, define_stage("predict", settings, **alone).key(words))
     auto = config.predict.tta == "auto"
     looked = tuple(views[1:]) if auto else tuple(views) if len(views) == 1 else view_names({"identity", *views})
-    return Job(trained, define_stage("predict", settings, networks=networks, **inputs), folder, looked, views=() if auto else tuple(views))
+    return Job(trained, define_stage("predict", settings, networks=_networks(trained), **inputs), folder, looked, views=() if auto else tuple(views))
+
+
+def _networks(trained: Trained) -> dict[str, str]:
+    """Digest of each network's weights."""
+    return {f"seed_{task.seed}_{task.folder}": manifest_of(task).digest for task in trained.tasks}
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -30,8 +30,12 @@ Values = npt.NDArray[np.float32]
 
 
 def label(experiments: Sequence[Predicted], folder: Path, source: Path, output: Path | None = None) -> Path:
-    """Writes a CSV with what an ensemble says of new pictures: id, label, the probability of each class (of a regression the number alone), and
-    why a picture could not be read. source: a folder, looked through to the bottom, or a CSV; returns where the CSV is."""
+    """Writes a CSV with what an ensemble says of new pictures; returns where it is.
+
+    Columns: id, label, the probability of each class (of a regression the number alone), and why a picture could not be read. What
+    ranks would merge or blend is averaged instead, so that no label depends on the pictures beside it. source: a folder, looked
+    through to the bottom, or a CSV.
+    """
     members = taking_part(experiments)
     config, prepared = members[0].config, members[0].prepared
     competition, rows = new_rows(config.competition, source)
@@ -50,8 +54,9 @@ def label(experiments: Sequence[Predicted], folder: Path, source: Path, output: 
         found = found.join(pd.DataFrame(values, columns=[f"probability of {name}" for name in target.classes]))
     table = rows.assign(problem=problems).merge(found.drop_duplicates("path"), on="path", how="left")
     columns = ["id", *found.columns[1:], "problem"] if any(problems) else ["id", *found.columns[1:]]
-    path = output or workspace(config).labelled(source.stem)
-    write_table(path, table[columns])
+    path = output or workspace(config).labelled(source.resolve().name if source.is_dir() else source.stem)
+    names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in table["id"]]  # a file's name may be no text
+    write_table(path, table.assign(id=names)[columns])
     bad = sum(bool(problem) for problem in problems)
     log.info("label     %s pictures%s -> %s", f"{len(good):,}", f", {bad} could not be read" if bad else "", path)
     return path
@@ -78,11 +83,14 @@ def _blended(members: Sequence[Predicted], pictures: Sequence[Pictures], paths: 
     values: dict[int, Values] = {}
     for numbers in groups.values():
         values |= _of_one_input({number: members[number] for number in numbers}, pictures[numbers[0]], paths, weights)
-    return Blend.from_json(weights["blend"]).apply([values[number] for number in range(len(members))])
+    fitted = Blend.from_json(weights["blend"])
+    if fitted.scheme == "ranks":  # which would depend on the pictures beside
+        fitted = Blend.equal(fitted.task, len(members))
+    return fitted.apply([values[number] for number in range(len(members))])
 
 
 def _input(config: Config) -> str:
-    return digest([config.images.model_dump(mode="json"), config.predict.batch_size])
+    return digest([config.images.model_dump(mode="json"), config.predict.batch_size, config.runtime.device])
 
 
 def _of_one_input(members: dict[int, Predicted], pictures: Pictures, paths: Sequence[str], weights: dict[str, Any]) -> dict[int, Values]:
@@ -92,7 +100,8 @@ def _of_one_input(members: dict[int, Predicted], pictures: Pictures, paths: Sequ
 
     config = next(iter(members.values())).config
     networks = [(number, Network(member.config, member.prepared, task)) for number, member in members.items() for task in member.predicting]
-    looking = [network.member(members[number].views) for number, network in networks]
+    merges = {number: "logits" if member.config.predict.merge == "logits" else "probabilities" for number, member in members.items()}  # ranks depend on others
+    looking = [network.member(members[number].views, merges[number]) for number, network in networks]  # type: ignore[arg-type]
     found = predict_merged(networks[0][1].reader, looking, NewImages(pictures, paths, config.images), "label")
     result = {}
     for number, member in members.items():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from pipeline.inference.predict import Member, Reader
+    from pipeline.inference.tta import Merge
     from pipeline.training.datasets import Batch
 
 
@@ -75,11 +76,11 @@ class Network:
         self.model, self.outputs = model.to(self.reader.device), outputs_of(prepared, task)
         self.autocast = autocast_dtype(config.train.precision, self.reader.device)
 
-    def member(self, views: Sequence[str]) -> "Member":
-        """It, looking at these views."""
+    def member(self, views: Sequence[str], merge: "Merge | None" = None) -> "Member":
+        """It, looking at these views, merged as the config says unless otherwise."""
         from pipeline.inference.predict import Member
 
-        return Member(self.model, self.outputs, self.autocast, tuple(views), self.config.predict.merge)
+        return Member(self.model, self.outputs, self.autocast, tuple(views), merge or self.config.predict.merge)
 
     def held_out(self, views: Sequence[str]) -> Predictions:
         """Of the rows that it did not see, each with its fold."""
@@ -88,13 +89,6 @@ class Network:
         rows = held_out_rows(self.prepared, self.task)
         [values] = predict_merged(self.reader, [self.member(views)], cached(self.config, self.prepared, "train", rows["id"].tolist()))
         return Predictions(tuple(rows["id"]), self.prepared.classes, values, rows["fold"].to_numpy(dtype=np.int16))
-
-    def test(self, views: Sequence[str]) -> Predictions:
-        """Of every test row."""
-        from pipeline.inference.predict import predict_merged
-
-        [values] = predict_merged(self.reader, [self.member(views)], cached(self.config, self.prepared, "test", self.prepared.ids("test")))
-        return every_test_row(self.prepared, self.task, values)
 
 
 def cached(config: Config, prepared: Prepared, split: str, ids: Sequence[str]) -> "Dataset[Batch]":
@@ -148,24 +142,19 @@ class Piece:
         found: npt.NDArray[np.float32] = np.load(self.folder / "views.npy", mmap_mode="r", allow_pickle=False)
         return found
 
-    def save_views(self, values: npt.NDArray[np.float32], record: dict[str, Any]) -> None:
+    def save_views(self, values: npt.NDArray[np.float32]) -> None:
         """Writes what each view says, the manifest last."""
         self._open()
         with atomic(self.folder / "views.npy") as temporary, temporary.open("wb") as file:
             np.save(file, values, allow_pickle=False)
-        self._close("", record)
-
-    def record(self) -> dict[str, Any]:
-        """What was noted with it."""
-        manifest = Manifest.read(self.folder / "manifest.json")
-        return dict(manifest.record) if manifest else {}
+        self._close("")
 
     def _open(self) -> None:
         (self.folder / "manifest.json").unlink(missing_ok=True)
 
-    def _close(self, digest: str, record: dict[str, Any] | None = None) -> None:
+    def _close(self, digest: str) -> None:
         stage = self.stage
-        Manifest(stage.name, stage.version, stage.fingerprint, stage.settings, stage.inputs, digest, record or {}).write(self.folder / "manifest.json")
+        Manifest(stage.name, stage.version, stage.fingerprint, stage.settings, stage.inputs, digest).write(self.folder / "manifest.json")
 
 
 def seed_mean(parts: Sequence[Predictions]) -> Predictions:

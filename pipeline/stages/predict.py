@@ -25,7 +25,7 @@ from pipeline.stages.learning import held_out_rows
 from pipeline.stages.networks import Network, Piece, Trained, cached, every_test_row, manifest_of, seed_mean
 from pipeline.stages.predicted import Predicted
 from pipeline.stages.prepare import optimistic
-from pipeline.stages.views import Looked, choose, fit_hours, load_looked, views_json
+from pipeline.stages.views import Wish, choose, fit_hours, load_looked, require_one_limit, views_json, wish_of
 
 log = logging.getLogger(__name__)
 MOST_BYTES = 4e9  # of networks that look at a picture together, and of what they say; more take turns
@@ -34,48 +34,64 @@ Wanted = tuple[Job, Task, Piece]
 
 def predict(experiments: Sequence[Trained], force: bool = False) -> list[Predicted]:
     """Out-of-fold and test predictions of every trained network, their CVs, and what each view is worth."""
+    require_one_limit([experiment.config for experiment in experiments])
     jobs = [make_job(experiment, experiments) for experiment in experiments]
     with ExitStack() as held:
-        for job in sorted((job for job in jobs if force or not job.done), key=lambda job: str(job.folder)):
+        for job in sorted(_waiting(jobs, force), key=lambda job: str(job.folder)):
             held.enter_context(lock(job.folder / ".lock", wait=f"predict: waiting for another process in {job.folder}"))
-        waiting = [job for job in jobs if force or not job.done]
-        for job in jobs:
-            if job not in waiting:
-                log.info("predict   up to date: %s", job.folder)
-            elif force:
-                for piece in job.folder.glob("seed_*"):
-                    shutil.rmtree(piece, ignore_errors=True)
+        waiting = _waiting(jobs, force)
+        for job in waiting:
+            (job.folder / "manifest.json").unlink(missing_ok=True)  # before any piece is touched: what is done is whole
+            for piece in job.folder.glob("seed_*") if force else ():
+                shutil.rmtree(piece, ignore_errors=True)
         if waiting:
             _predict(waiting)
+    for job in jobs:
+        if job not in waiting:
+            log.info("predict   up to date: %s", job.folder)
+        if not job.whole:
+            log.info("predict   %s: %d of %d networks are trained, the others take no part", job.name, len(job.folds), job.planned)
     return [Predicted.read(job.trained, job.folder) for job in jobs]
+
+
+def _waiting(jobs: Sequence[Job], force: bool) -> list[Job]:
+    """The experiments that have not predicted; with a limit of time, which they share, all of them if one has not."""
+    waiting = [job for job in jobs if force or not job.done]
+    return list(jobs) if waiting and jobs[0].config.predict.max_hours is not None else waiting
 
 
 def _predict(jobs: Sequence[Job]) -> None:
     """Everything that is missing of these experiments."""
-    _look(jobs)
-    looked = {job.name: load_looked(job) for job in jobs}
+    for group in tqdm(_looking(jobs), desc="predict", unit="fold", leave=False, delay=2, disable=None):
+        _look(group)
+    wishes: dict[str, Wish] = {}
     for job in jobs:
-        choose(job, looked[job.name])
-    fit_hours(jobs, looked)
-    _write_test(jobs)
+        looked, costs = load_looked(job), _measure(job)
+        choose(job, looked, costs)
+        if job.config.predict.max_hours is not None:
+            wishes[job.name] = wish_of(job, looked, costs)
+    if wishes:
+        fit_hours(jobs, wishes)
+    wanted = [(job, task, piece) for job in jobs for task in job.predicting if not (piece := job.piece(task, "test", job.views)).done]
+    for group in _groups(wanted, "test"):
+        _write_test(group)
     for job in jobs:
-        build_stage(job.stage, job.folder / "manifest.json", functools.partial(_finish, job, looked[job.name]))
+        build_stage(job.stage, job.folder / "manifest.json", functools.partial(_finish, job))
         for task in job.folds if job.whole else ():
             shutil.rmtree(piece_folder(job.folder, task, "views"), ignore_errors=True)
 
 
-def _finish(job: Job, looked: Looked) -> tuple[str, dict[str, Any]]:
+def _finish(job: Job) -> tuple[str, dict[str, Any]]:
     """Writes the out-of-fold predictions of the views that predict, their CV, and what each view is worth."""
     config, prepared = job.config, job.trained.prepared
     pieces = [_held_out(job, task) for task in job.folds]
     out_of_fold = seed_mean(pieces)
     out_of_fold.save(job.folder / "oof")
-    reasons = [*optimistic(config, prepared.lessons), *(["predict.max_hours"] if job.left_out else [])]
+    reasons = [*optimistic(config, prepared.lessons), *(["predict.max_hours"] if job.hurried else [])]
     score = cross_validation(out_of_fold, prepared.target, prepared.truth, config.competition.metric, reasons)
     write_json(job.folder / "cv.json", score)
-    write_json(job.folder / "views.json", views_json(job, looked, out_of_fold))
-    part = "" if job.whole else f"; {len(job.folds)} of {len(config.train.seeds) * config.folds.n_splits} networks, the others are not trained yet"
-    log.info("predict   %s: CV %s%s -> %s", config.experiment, describe(score), part, job.folder)
+    write_json(job.folder / "views.json", views_json(job, load_looked(job)))
+    log.info("predict   %s: CV %s -> %s", config.experiment, describe(score), job.folder)
     tests = [job.piece(task, "test", job.views).load(mapped=True) for task in job.predicting]
     record = {"cv": score["cv"], "views": list(job.views), "networks": [task.name for task in job.predicting], "optimistic": reasons}
     return digest([part.digest() for part in [*pieces, *tests]]), record
@@ -100,29 +116,39 @@ def _groups(wanted: Iterable[Wanted], split: str) -> list[list[Wanted]]:
 
 
 def _bytes(job: Job, task: Task, split: str) -> float:
-    """Of a network in memory, and of what it says: view by view of held-out rows, merged of test rows."""
+    """Of a network in memory, and of what it says: view by view, where the views are not merged batch by batch."""
     prepared = job.trained.prepared
-    told = len(job.looked) * len(held_out_rows(prepared, task)) if split == "train" else len(prepared.ids("test"))
-    return 4.0 * (float(manifest_of(task).record["parameters"]) + told * len(prepared.classes))
+    views = len(job.looked) if split == "train" else len(job.views) if job.config.predict.merge == "ranks" else 1
+    rows = len(held_out_rows(prepared, task)) if split == "train" else len(prepared.ids("test"))
+    return 4.0 * (float(manifest_of(task).record["parameters"]) + views * rows * len(prepared.classes))
 
 
-def _look(jobs: Sequence[Job]) -> None:
-    """What every network says of its held-out rows, view by view, and what that costs."""
-    from pipeline.inference.predict import measure_costs, predict_views
+def _looking(jobs: Sequence[Job]) -> list[list[Wanted]]:
+    """The networks that have not looked at their held-out rows, in groups."""
+    return _groups([(job, task, piece) for job in jobs for task in job.folds if not (piece := job.piece(task, "views", job.looked)).done], "train")
 
-    wanted = [(job, task, piece) for job in jobs for task in job.folds if not (piece := job.piece(task, "views", job.looked)).done]
-    for group in tqdm(_groups(wanted, "train"), desc="predict", unit="fold", leave=False, delay=2, disable=None):
-        job, task, _ = group[0]
-        networks = [Network(other.config, other.trained.prepared, one) for other, one, _ in group]
-        members = [network.member(other.looked) for network, (other, _, _) in zip(networks, group, strict=True)]
-        pictures = cached(job.config, job.trained.prepared, "train", held_out_rows(job.trained.prepared, task)["id"].tolist())
-        found = predict_views(networks[0].reader, members, pictures)
-        for (other, one, piece), member, values in zip(group, members, found, strict=True):
-            record = {}
-            if one is other.folds[0] and (len(other.looked) > 1 or other.config.predict.max_hours):
-                costs = measure_costs(networks[0].reader, [member], pictures)
-                record["costs"] = {"loading": costs.loading, **dict(zip(other.looked, costs.passes[0].tolist(), strict=True))}
-            piece.save_views(values, record)
+
+def _look(group: Sequence[Wanted]) -> None:
+    """What networks say of their held-out rows, view by view."""
+    from pipeline.inference.predict import predict_views
+
+    job, task, _ = group[0]
+    networks = [Network(other.config, other.trained.prepared, one) for other, one, _ in group]
+    members = [network.member(other.looked) for network, (other, _, _) in zip(networks, group, strict=True)]
+    pictures = cached(job.config, job.trained.prepared, "train", held_out_rows(job.trained.prepared, task)["id"].tolist())
+    for (_, _, piece), values in zip(group, predict_views(networks[0].reader, members, pictures), strict=True):
+        piece.save_views(values)
+
+
+def _measure(job: Job) -> dict[str, float]:
+    """Seconds of a picture's forward pass through one of its networks, by view, and of loading it; nothing where nobody asks."""
+    from pipeline.inference.predict import measure_costs
+
+    if len(job.looked) == 1 and job.config.predict.max_hours is None:
+        return {}
+    network, rows = Network(job.config, job.trained.prepared, job.folds[0]), held_out_rows(job.trained.prepared, job.folds[0])
+    costs = measure_costs(network.reader, [network.member(job.looked)], cached(job.config, job.trained.prepared, "train", rows["id"].tolist()))
+    return {"loading": costs.loading, **dict(zip(job.looked, costs.passes[0].tolist(), strict=True))}
 
 
 def _held_out(job: Job, task: Task) -> Predictions:
@@ -140,16 +166,13 @@ def _held_out(job: Job, task: Task) -> Predictions:
     return job.piece(task, "oof", job.views_of_fold.get(task.fold, job.views)).save(Predictions(tuple(rows["id"]), prepared.classes, values, fold))
 
 
-def _write_test(jobs: Sequence[Job]) -> None:
-    """What every network says of the test rows."""
+def _write_test(group: Sequence[Wanted]) -> None:
+    """What networks say of the test rows."""
     from pipeline.inference.predict import predict_merged
 
-    wanted = [(job, task, piece) for job in jobs for task in job.predicting if not (piece := job.piece(task, "test", job.views)).done]
-    for group in _groups(wanted, "test"):
-        job = group[0][0]
-        networks = [Network(other.config, other.trained.prepared, task) for other, task, _ in group]
-        members = [network.member(other.views) for network, (other, _, _) in zip(networks, group, strict=True)]
-        ids = job.trained.prepared.ids("test")
-        found = predict_merged(networks[0].reader, members, cached(job.config, job.trained.prepared, "test", ids))
-        for (other, task, piece), values in zip(group, found, strict=True):
-            piece.save(every_test_row(other.trained.prepared, task, values))
+    job = group[0][0]
+    networks = [Network(other.config, other.trained.prepared, task) for other, task, _ in group]
+    members = [network.member(other.views) for network, (other, _, _) in zip(networks, group, strict=True)]
+    pictures = cached(job.config, job.trained.prepared, "test", job.trained.prepared.ids("test"))
+    for (other, task, piece), values in zip(group, predict_merged(networks[0].reader, members, pictures), strict=True):
+        piece.save(every_test_row(other.trained.prepared, task, values))

@@ -82,7 +82,7 @@ class Predicted:
 
     def weights(self, how: str) -> dict[str, float]:
         """By name of a network: its weight on test rows, sum 1. Folds are weighed as `how` says within each seed; beside them a network on
-        all rows has their mean weight; seeds are equal."""
+        all rows has their mean weight; a seed counts as much as it has networks."""
         metric = METRICS[self.config.competition.metric]
         seeds = sorted({task.seed for task in self.predicting})
         found: dict[str, float] = {}
@@ -91,7 +91,8 @@ class Predicted:
             held_out = [task for task in tasks if task.fold != FULL]
             scores = [score_of(load_piece(self.folder, task, "oof"), self.prepared.target, self.prepared.truth, metric.name) for task in held_out]
             weights = with_mean_weight(fold_weights(how, scores, metric.sign), len(tasks)) if held_out else np.full(len(tasks), 1 / len(tasks))
-            found |= {task.name: float(weight) / len(seeds) for task, weight in zip(tasks, weights, strict=True)}
+            share = len(tasks) / len(self.predicting)  # a seed that is half trained counts half
+            found |= {task.name: float(weight) * share for task, weight in zip(tasks, weights, strict=True)}
         return found
 
     def temperatures(self, how: str) -> dict[str, float]:
@@ -111,7 +112,9 @@ class Predicted:
         parts = align([load_piece(self.folder, task, "test") for task in self.predicting])
         names = [task.name for task in self.predicting]
         if temperature != "none":
-            parts = [replace(part, values=with_temperature(part.values, temperatures[name], task_of)) for name, part in zip(names, parts, strict=True)]
+            read = np.isin(parts[0].ids, self.prepared.ids("test"))  # of the others the class shares are told, which nobody was too sure of
+            for name, part in zip(names, parts, strict=True):
+                part.values[read] = with_temperature(part.values[read], temperatures[name], task_of)
         return replace(parts[0], values=blend([part.values for part in parts], np.array([weights[name] for name in names])))
 
     def view_table(self) -> dict[str, object]:

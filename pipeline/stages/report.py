@@ -13,6 +13,7 @@ import pandas as pd
 from pipeline.artifacts import Manifest, run_stage
 from pipeline.data.pictures import Pictures
 from pipeline.data.targets import Numbers, Target
+from pipeline.errors import UserError
 from pipeline.files import digest_file, read_json
 from pipeline.predictions import Predictions
 from pipeline.stages.ensemble import taking_part
@@ -36,11 +37,13 @@ def report(experiments: Sequence[Predicted], folder: Path, force: bool = False) 
     """Writes report.html into an ensemble's folder; returns its path."""
     members = taking_part(experiments)
     done = Manifest.read(folder / "manifest.json")
-    assert done is not None, f"{folder} is finished"
+    if done is None:
+        raise UserError(f"{folder}: another run is blending the same experiments; run again when it is done")
     path, competition = folder / "report.html", members[0].config.competition
     thresholds = None if competition.thresholds is None else competition.thresholds.model_dump(exclude_none=True)
     configs = [member.config.model_dump(mode="json", include=SECTIONS) for member in members]
-    stage = define_stage("report", {"configs": configs, "thresholds": thresholds}, ensemble=done.digest, predictions=[member.digest for member in members])
+    inputs = {"ensemble": done.digest, "scores": digest_file(folder / "cv.json"), "predictions": [member.digest for member in members]}
+    stage = define_stage("report", {"configs": configs, "thresholds": thresholds}, truth=members[0].prepared.folds_digest, **inputs)
 
     def build() -> tuple[str, dict[str, Any]]:
         from pipeline.report.page import write_report

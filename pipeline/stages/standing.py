@@ -11,9 +11,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.artifacts import Manifest, Workspace
-from pipeline.config_files import parse_yaml
-from pipeline.errors import UserError
 from pipeline.files import read_json
+from pipeline.stages.experiments import (
+    UNREADABLE,
+    Skip,
+    count_folds,
+    count_planned,
+    finished_manifest,
+    finished_predictions,
+    folders,
+    moment_of,
+    read_settings,
+    trained_networks,
+    views_of,
+    why,
+)
 from pipeline.training.metrics import METRICS
 
 STAMP = "%Y%m%dT%H%M%S"  # at the start of a kept submission's name
@@ -71,16 +83,16 @@ def read_standings(work: Workspace) -> tuple[list[Standing], list[str]]:
     skipped: list[str] = []
     experiments: dict[str, Standing] = {}
     ensembles: dict[str, Standing] = {}
-    for folder in _folders(work.experiment("")):
+    for folder in folders(work.experiment("")):
         try:
             experiments[folder.name] = _experiment(folder, skipped)
         except UNREADABLE as error:
-            skipped.append(f"{folder}: {_why(error)}")
-    for folder in _folders(work.ensemble([""])):
+            skipped.append(f"{folder}: {why(error)}")
+    for folder in folders(work.ensemble([""])):
         try:
             ensembles[folder.name], singles = _ensemble(folder, experiments)
         except UNREADABLE as error:
-            skipped.append(f"{folder}: {_why(error)}")
+            skipped.append(f"{folder}: {why(error)}")
             continue
         for single in singles:
             known = experiments.get(single.name)
@@ -88,15 +100,6 @@ def read_standings(work: Workspace) -> tuple[list[Standing], list[str]]:
                 experiments[single.name] = replace(known, low=single.low, high=single.high)
     submissions = [_submission(work, path, ensembles, skipped) for path in kept_submissions(work, skipped)]
     return [*experiments.values(), *ensembles.values(), *submissions], skipped
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """An experiment's saved config as plain data, also one that an older program wrote; empty where there is none to read."""
-    try:
-        settings = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"), str(folder))
-    except (OSError, ValueError, UserError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def submitted_score(scores: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -120,38 +123,13 @@ def kept_submissions(work: Workspace, skipped: list[str] | None = None) -> list[
 
 # ---------------------------------------------------------------- one folder each
 
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError)
-
-
-class _Skip(ValueError):
-    """A folder that holds nothing to compare; the message is the reason."""
-
-
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, _Skip) else f"is not as the program writes it ({type(error).__name__}: {error})"
-
-
-def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.glob("[!.]*") if path.is_dir())
-
-
-def _finished_manifest(folder: Path) -> Manifest:
-    path = folder / "manifest.json"
-    if (manifest := Manifest.read(path)) is None:
-        raise _Skip("manifest.json is damaged" if path.exists() else "is not finished")
-    return manifest
-
-
-def _moment(manifest: Manifest) -> datetime:
-    """When it was finished, on the clock of the machine that did it."""
-    moment = datetime.fromisoformat(manifest.record["finished"])
-    return moment if moment.tzinfo else moment.astimezone()
+NEWEST_DAMAGED = "its newest predictions cannot be read; the CV is of older ones"
 
 
 def _scored(score: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a Standing that a score in JSON fills; what is not finite is None."""
     if score["metric"] not in METRICS:
-        raise _Skip(f'its metric "{score["metric"]}" is not known')
+        raise Skip(f'its metric "{score["metric"]}" is not known')
     low, high = score.get("interval") or (None, None)
     numbers = {"cv": score["cv"], "mean": score["mean"], "spread": score["spread"], "low": low, "high": high}
     return {
@@ -165,81 +143,54 @@ def _scored(score: Mapping[str, Any]) -> dict[str, Any]:
 
 def _experiment(folder: Path, skipped: list[str]) -> Standing:
     settings = read_settings(folder)
-    every = _networks(folder, skipped)
+    every = trained_networks(folder, skipped)
     if not settings and not every:
-        raise _Skip("is no experiment: it has neither config.yaml nor a trained network")
+        raise Skip("is no experiment: it has neither a config.yaml that can be read nor a trained network")
     networks = {name: manifest for name, manifest in every.items() if "_folds_" not in name}  # without nested teachers
-    competition = settings.get("competition", {})
+    metric, planned = str(settings.get("competition", {}).get("metric")), count_planned(settings, networks)
     assignments = {str(manifest.inputs["folds"]) for manifest in networks.values()}
     row = Standing(
         "experiment",
         folder.name,
         assignment=assignments.pop() if len(assignments) == 1 else "",
-        metric=competition["metric"] if competition.get("metric") in METRICS else "",
+        metric=metric if metric in METRICS else "",
         trained=len(networks),
-        planned=_planned(settings, networks),
+        planned=planned,
         seconds=sum(float(manifest.record["seconds"]) for manifest in every.values()) if every else None,
         parameters=max((int(manifest.record["parameters"]) for manifest in networks.values()), default=None),
-        finished=max(map(_moment, every.values()), default=None),
+        finished=max(map(moment_of, every.values()), default=None),
     )
-    for place, manifest in _predictions(folder / "predictions", skipped):
-        scored = _scored(read_json(place / "cv.json"))
-        row = replace(row, **scored, views=_views(place, manifest), finished=_moment(manifest), digest=manifest.digest)
-        return replace(row, remark=_remark(manifest, networks, scored["folds"], settings))
-    return row
+    newest = ""
+    for place, manifest in finished_predictions(folder / "predictions", skipped):
+        older, newest = bool(newest), newest or manifest.digest
+        try:
+            scored = _scored(read_json(place / "cv.json"))
+            remark = NEWEST_DAMAGED if older else _remark(manifest, networks, scored["folds"], count_folds(settings), planned)
+            return replace(row, **scored, views=views_of(place, manifest), finished=moment_of(manifest), remark=remark, digest=newest)
+        except UNREADABLE as error:
+            skipped.append(f"{place}: {why(error)}")
+    return replace(row, digest=newest)
 
 
-def _networks(folder: Path, skipped: list[str]) -> dict[str, Manifest]:
-    """Manifests of trained networks, by the names that predictions know them by: seed_0_fold_1."""
-    found = {}
-    for path in sorted(folder.glob("seed_*/*/manifest.json")):
-        if (manifest := Manifest.read(path)) is None:
-            skipped.append(f"{path}: is damaged; its network does not count as trained")
-        else:
-            found[f"{path.parent.parent.name}_{path.parent.name}"] = manifest
-    return found
-
-
-def _planned(settings: Mapping[str, Any], networks: Mapping[str, Manifest]) -> int | None:
-    """Networks of every seed that the config names or that is there; None where no config says how many folds."""
-    if not settings:
-        return None
-    train = settings.get("train", {})
-    seeds = {int(seed) for seed in train.get("seeds", [0])} | {int(name.split("_")[1]) for name in networks}
-    return len(seeds) * (int(settings["folds"]["n_splits"]) + bool(train.get("full_data")))
-
-
-def _predictions(parent: Path, skipped: list[str]) -> list[tuple[Path, Manifest]]:
-    """The folders that are finished, newest first."""
-    found = []
-    for folder in _folders(parent):
-        if (folder / "manifest.json").exists():
-            try:
-                manifest = _finished_manifest(folder)
-                found.append((_moment(manifest), folder, manifest))
-            except UNREADABLE as error:
-                skipped.append(f"{folder}: {_why(error)}")
-    return [(folder, manifest) for _, folder, manifest in sorted(found, key=lambda one: one[:2], reverse=True)]
-
-
-def _views(folder: Path, manifest: Manifest) -> tuple[str, ...]:
-    """Those that were chosen, or that were asked for where nothing was chosen."""
-    table = folder / "views.json"
-    return tuple(map(str, read_json(table)["chosen"] if table.exists() else manifest.settings.get("views") or ()))
-
-
-def _remark(manifest: Manifest, networks: Mapping[str, Manifest], folds: int, settings: Mapping[str, Any]) -> str:
+def _remark(manifest: Manifest, networks: Mapping[str, Manifest], folds: int, splits: int | None, planned: int | None) -> str:
     predicted = manifest.inputs.get("networks") or {}
+    words = []
+    if manifest.record.get("networks") == []:
+        words.append("predict.max_hours leaves it no time: it is in no ensemble")
     if any(name not in networks or networks[name].digest != digest for name, digest in predicted.items()):
-        return "the CV is of networks that have been replaced since"
-    if settings and folds < settings["folds"]["n_splits"]:
-        return f"the CV is of {folds} of {settings['folds']['n_splits']} folds"
-    return f"the CV is of {len(predicted)} of {len(networks)} trained networks" if 0 < len(predicted) < len(networks) else ""
+        words.append("the CV is of networks that have been replaced since")
+    elif 0 < len(predicted) < len(networks):
+        words.append(f"predicted by {len(predicted)} of {len(networks)} trained networks")
+    elif folds < (splits or 0):
+        words.append(f"the CV is of {folds} of {splits} folds")
+    elif 0 < len(predicted) < (planned or 0):
+        words.append(f"predicted by {len(predicted)} of {planned} networks")
+    return "; ".join(words)
 
 
 def _ensemble(folder: Path, experiments: Mapping[str, Standing]) -> tuple[Standing, list[Standing]]:
     """The ensemble, and its experiments as it scored them."""
-    manifest = _finished_manifest(folder)
+    manifest = finished_manifest(folder)
     scores = read_json(folder / "cv.json")
     singles = [Standing("experiment", name, **_scored(score)) for name, score in scores["experiments"].items()]
     members = [experiments[single.name] for single in singles if single.name in experiments]
@@ -258,7 +209,7 @@ def _ensemble(folder: Path, experiments: Mapping[str, Standing]) -> tuple[Standi
         **{key: total(key) for key in ("trained", "planned", "seconds", "parameters")},
         remark=_blended_before(manifest, members),
         views=members[0].views if whole and len({member.views for member in members}) == 1 else (),
-        finished=_moment(manifest),
+        finished=moment_of(manifest),
         digest=manifest.digest,
     )
     return row, singles
@@ -271,7 +222,7 @@ def _blended_before(manifest: Manifest, members: list[Standing]) -> str:
     partial = [member.name for member in members if member.remark]
     if changed:
         return f"blended before {', '.join(changed)} predicted anew"
-    return f"not of all folds or networks of {', '.join(partial)}" if partial else ""
+    return f"blends {', '.join(partial)}: see there" if partial else ""
 
 
 def _submission(work: Workspace, path: Path, ensembles: Mapping[str, Standing], skipped: list[str]) -> Standing:
@@ -294,5 +245,5 @@ def _submission(work: Workspace, path: Path, ensembles: Mapping[str, Standing], 
         try:
             return replace(row, **_scored(manifest.record["cv"]))
         except UNREADABLE as error:
-            skipped.append(f"{work.submission_manifest}: {_why(error)}")
+            skipped.append(f"{work.submission_manifest}: {why(error)}")
     return row

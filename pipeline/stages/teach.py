@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 TRAIN_FIRST = "train it first: python scripts/run_folds.py CONFIG"
 
 
-def teach(config: Config, prepared: Prepared, force: bool = False) -> Prepared:
-    """The same, with the lessons of a student's networks; as it is for an experiment without a teacher."""
+def teach(config: Config, prepared: Prepared, force: bool = False, finished_only: bool = False) -> Prepared:
+    """The same, with the lessons of a student's networks; as it is for an experiment without a teacher. finished_only: trains no nested teacher."""
     if config.teacher is None:
         return prepared
     if not force and not _config_path(config, config.teacher).exists() and (kept := _learned(config, config.teacher)):
@@ -54,6 +54,8 @@ def teach(config: Config, prepared: Prepared, force: bool = False) -> Prepared:
         if not force and (kept := _learned(config, config.teacher, stage)):
             log.warning("teach     the test rows are not those that %s learned from: its networks stay as they are", config.experiment)
             return replace(prepared, lessons=kept)
+        if finished_only:
+            raise UserError(f"{config.experiment} has not learned from {teacher.experiment} yet, and --finished trains nothing; leave it out")
         lessons()  # before the folder is locked, so that two processes share the nested teachers
 
     def build() -> tuple[str, dict[str, Any]]:
@@ -94,6 +96,10 @@ def _stage(config: Config, section: Teacher, teacher: Config, prepared: Prepared
     settings = {"teacher": section.model_dump(mode="json"), "views": views_setting(teacher), "images": images, "precision": teacher.train.precision}
     rows = {part: digest_table(prepared.rows.loc[prepared.rows["split"] == part, ["id", "problem", "digest"]]) for part in ("train", "test")}
     inputs: dict[str, Any] = {"networks": networks, "folds": prepared.folds_digest, "target": [prepared.target.task, prepared.classes], **rows}
+    if teacher.predict.merge != "probabilities":
+        settings["merge"] = teacher.predict.merge
+    if teacher.predict.tta == "auto":
+        settings["metric"] = teacher.competition.metric
     inputs["versions"] = [STAGE_VERSION["cache"], STAGE_VERSION["predict"]]
     if config.train.full_data:
         inputs["full_data"] = True
@@ -146,6 +152,10 @@ def check_teacher(section: Teacher, teacher: Config, prepared: Prepared) -> None
     kinds = [task if task not in CLASS_TASKS else "one of several classes" for task in (teacher.competition.task, prepared.target.task)]
     if kinds[0] != kinds[1]:
         raise UserError(f"teacher.experiment: {teacher.experiment} predicts {kinds[0]}, but this experiment {kinds[1]}; take a teacher of the same task")
+    if teacher.predict.merge == "ranks":
+        raise UserError(
+            f"teacher.experiment: {teacher.experiment} predicts ranks, which are no probabilities to learn from; run it with predict.merge=probabilities"
+        )
     if section.pseudo_labels is not None:
         check_selection(section.pseudo_labels, prepared.target)
         if not prepared.ids("test"):

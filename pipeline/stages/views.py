@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.config import Config
 from pipeline.ensembling.problem import Problem
 from pipeline.ensembling.scores import problem_of
 from pipeline.errors import UserError
 from pipeline.executor import FULL, Task
+from pipeline.files import digest
 from pipeline.inference.budget import Candidate, fit_budget
 from pipeline.inference.choose import ViewedRows, choose_views, cross_fitted_views, view_loss, view_table
 from pipeline.predictions import Predictions
@@ -30,8 +32,6 @@ class Looked:
     ids: tuple[str, ...]
     found: ViewedRows
     problem: Problem
-    costs: Mapping[str, float]
-    """Seconds of one picture's forward pass, by view; and `loading`."""
 
 
 def load_looked(job: Job) -> Looked:
@@ -48,8 +48,7 @@ def load_looked(job: Job) -> Looked:
     shape = (len(names), len(prepared.classes))
     empty = Predictions(tuple(names), prepared.classes, np.zeros(shape, dtype=np.float32), fold)
     problem = problem_of(empty, prepared.target, prepared.truth, job.config.competition.metric)
-    costs = job.piece(job.folds[0], "views", job.looked).record().get("costs", {})
-    return Looked(tuple(names), ViewedRows(parts, job.looked, fold, prepared.target, job.config.predict.merge), problem, costs)
+    return Looked(tuple(names), ViewedRows(parts, job.looked, fold, prepared.target, job.config.predict.merge), problem)
 
 
 def _in_order(pieces: Sequence[npt.NDArray[np.float32]], names: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -58,8 +57,8 @@ def _in_order(pieces: Sequence[npt.NDArray[np.float32]], names: Sequence[str]) -
     return joined[:, np.argsort(names)]
 
 
-def choose(job: Job, looked: Looked) -> None:
-    """Sets the job's views, and what each is worth."""
+def choose(job: Job, looked: Looked, costs: Mapping[str, float]) -> None:
+    """Sets the job's views, and what each is worth; costs: seconds of a picture's forward pass, by view."""
     found, problem = looked.found, looked.problem
     loss = view_loss(found, problem.numbers, problem.metric.name)
     if job.config.predict.tta == "auto":
@@ -67,14 +66,16 @@ def choose(job: Job, looked: Looked) -> None:
         job.views_of_fold = cross_fitted_views(found, loss)[1]
         log.info("predict   %s: chosen of %d views: %s", job.name, len(job.looked), ", ".join(job.views))
     if len(job.looked) > 1:
-        milliseconds = {view: 1000 * looked.costs.get(view, float("nan")) for view in job.looked}
+        milliseconds = {view: 1000 * costs[view] for view in job.looked}
         job.table = view_table(found, problem.numbers, loss, problem.score, milliseconds)
 
 
-def views_json(job: Job, looked: Looked, out_of_fold: Predictions) -> dict[str, Any]:
-    """What views.json says; out_of_fold: of the views that predict."""
-    known, problem = set(looked.ids), looked.problem
-    after = out_of_fold.take(np.array([row for row, name in enumerate(out_of_fold.ids) if name in known], dtype=np.int64))
+def views_json(job: Job, looked: Looked) -> dict[str, Any]:
+    """What views.json says, when the views that predict are known."""
+    problem, after = looked.problem, looked.found.merged(job.views)
+    for fold, views in job.views_of_fold.items():
+        inside = np.flatnonzero(problem.fold == fold)
+        after[inside] = looked.found.merged(views, inside)
     return {
         "metric": problem.metric.name,
         "chosen": list(job.views),
@@ -82,46 +83,62 @@ def views_json(job: Job, looked: Looked, out_of_fold: Predictions) -> dict[str, 
         "merge": job.config.predict.merge,
         "views": job.table,
         "before": problem.score(looked.found.merged(job.looked[:1])),
-        "after": problem.score(after.values),
+        "after": problem.score(after),
         "left_out": list(job.left_out),
     }
 
 
-def fit_hours(jobs: Sequence[Job], looked: Mapping[str, Looked]) -> None:
-    """Leaves out what `predict.max_hours` has no time for."""
-    limits = {job.config.predict.max_hours for job in jobs}
-    if limits == {None}:
-        return
-    if len(limits) > 1:
+# ---------------------------------------------------------------- the limit of time
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the limit of time is divided by: an experiment's candidate, and what it is measured on."""
+
+    candidate: Candidate
+    rows: str
+    """Digest of the ids and classes behind what is told."""
+    numbers: npt.NDArray[Any]
+    loading: tuple[str, float]
+    """Digest of how its pictures are read, and the seconds of one."""
+
+
+def wish_of(job: Job, looked: Looked, costs: Mapping[str, float]) -> Wish:
+    """The experiment with its views and networks, the folds with the worst scores last."""
+    told = {view: _told(looked.found.merged([view]), looked.problem) for view in job.views}
+    networks = tuple(task.name for task in sorted(job.trained.tasks, key=lambda task: (-_good(task), task.seed, task.fold)))
+    candidate = Candidate(job.views, {view: costs[view] for view in job.views}, networks, told)
+    reading = digest([job.config.images.model_dump(mode="json"), job.config.predict.batch_size])
+    return Wish(candidate, digest([looked.ids, looked.problem.target.classes]), looked.problem.numbers, (reading, costs["loading"]))
+
+
+def require_one_limit(configs: Sequence[Config]) -> None:
+    """UserError where experiments that are predicted together name different limits of time."""
+    if len({config.predict.max_hours for config in configs}) > 1:
         raise UserError("predict.max_hours: the configs name different limits, but they are predicted together; write one on the command line")
-    if len({len(found.problem) for found in looked.values()}) > 1:
-        raise UserError("predict.max_hours: some experiments have not finished the folds that others have; leave it out until they have")
-    [hours] = limits
+
+
+def fit_hours(jobs: Sequence[Job], wishes: Mapping[str, Wish]) -> None:
+    """Leaves out what `predict.max_hours` has no time for."""
+    hours = jobs[0].config.predict.max_hours
     assert hours is not None
-    first = jobs[0].trained.prepared
-    wanted = {job.name: _candidate(job, looked[job.name]) for job in jobs}
-    loading = max(found.costs["loading"] for found in looked.values())
-    numbers = looked[jobs[0].name].problem.numbers
-    plan = fit_budget(wanted, len(first.ids("test")), loading, 3600 * hours, lambda told: _loss_of_told(told, first.target.task, numbers))
+    if len({wish.rows for wish in wishes.values()}) > 1:
+        raise UserError("predict.max_hours: the experiments have not held out the same rows, or have other classes; leave it out, or wait for all folds")
+    prepared, loading = jobs[0].trained.prepared, sum(dict(wish.loading for wish in wishes.values()).values())
+    task, numbers = prepared.target.task, next(iter(wishes.values())).numbers
+    wanted = {name: wish.candidate for name, wish in wishes.items()}
+    plan = fit_budget(wanted, len(prepared.ids("test")), loading, 3600 * hours, lambda told: _loss_of_told(told, task, numbers))
     for job in jobs:
         kept = plan.kept.get(job.name)
-        networks = {task.name for task in job.trained.tasks}
-        job.dropped = tuple(sorted(networks - set(kept.networks if kept else ())))
-        job.left_out = tuple(step for step in plan.steps if job.name in step.split())
+        job.dropped = tuple(sorted({one.name for one in job.trained.tasks} - set(kept.networks if kept else ())))
+        job.left_out = tuple(step.words for step in plan.steps if step.experiment == job.name)
+        job.hurried = any(step.by_loss for step in plan.steps)
         if kept is not None:
             job.views = kept.views
             job.views_of_fold = {fold: tuple(view for view in views if view in kept.views) or kept.views[:1] for fold, views in job.views_of_fold.items()}
     for step in plan.steps:
-        log.warning("predict   predict.max_hours=%g leaves no time for %s", hours, step)
+        log.warning("predict   predict.max_hours=%g leaves no time for %s", hours, step.words)
     log.info("predict   the test rows take about %.0f s of the %.0f s that predict.max_hours allows", plan.seconds, 3600 * hours)
-
-
-def _candidate(job: Job, looked: Looked) -> Candidate:
-    """The experiment with its views and networks, the folds with the worst scores last."""
-    found, problem = looked.found, looked.problem
-    told = {view: _told(found.merged([view]), problem) for view in job.views}
-    networks = tuple(task.name for task in sorted(job.trained.tasks, key=lambda task: (-_good(task), task.seed, task.fold)))
-    return Candidate(job.views, {view: looked.costs[view] for view in job.views}, networks, told)
 
 
 def _good(task: Task) -> float:

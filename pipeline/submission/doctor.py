@@ -17,9 +17,9 @@ from pipeline.files import atomic
 from pipeline.submission.findings import CASE, SHOWN, SPACES, Difference, Finding, at, by_difference, count, explain, quote, quote_some, where_meant
 from pipeline.submission.formats import Form
 from pipeline.submission.labels import check_labels
-from pipeline.submission.numbers import check_numbers
-from pipeline.submission.rules import Column, Rules, guess_rules, rules_of
-from pipeline.submission.sheet import Sheet, read_sheet
+from pipeline.submission.numbers import check_indicators, check_numbers
+from pipeline.submission.rules import Column, Rules, guess_rules, numbers, rules_of
+from pipeline.submission.sheet import Original, Sheet, read_sheet
 
 INDEX = "Unnamed:"  # how pandas names a column without a name
 
@@ -48,19 +48,22 @@ class Diagnosis:
         return f"accepted: {count(self.rows, 'row')}, {count(self.columns, 'column')}, {self.size / scale:.{1 if scale > 1 else 0}f} {unit}{noted}"
 
 
-def check_file(path: Path, sample: pd.DataFrame, form: Form | None = None, target: Target | None = None) -> list[Finding]:
+def check_file(path: Path, sample: pd.DataFrame, form: Form | None = None, target: Target | None = None, original: Original | None = None) -> list[Finding]:
     """What is wrong with the submission in a file; see `diagnose`."""
-    return diagnose(path, sample, form, target).findings
+    return diagnose(path, sample, form, target, original).findings
 
 
-def diagnose(path: Path, sample: pd.DataFrame, form: Form | None = None, target: Target | None = None) -> Diagnosis:
+def diagnose(path: Path, sample: pd.DataFrame, form: Form | None = None, target: Target | None = None, original: Original | None = None) -> Diagnosis:
     """Looks at bytes, lines, columns, ids and cells of a file.
 
     sample: all cells text, ids first and each once; form and target: as the config says, or both None to infer them from sample and
-    file, without knowing the labels. UserError where there is no text to look at.
+    file, without knowing the labels; original: how the sample's own file is written, where it has one. UserError where there is no text to look at.
     """
     assert (form is None) == (target is None)
     sheet, findings = read_sheet(path, list(sample.columns))
+    if original is not None:
+        sample = sample.set_axis(pd.Index(original.header), axis=1)
+        findings = original.excuse(findings)
     if sheet is None:
         return Diagnosis(findings, 0, 0, path.stat().st_size)
     more, places = _check_columns(sheet, sample)
@@ -70,23 +73,28 @@ def diagnose(path: Path, sample: pd.DataFrame, form: Form | None = None, target:
     if len(places) == len(sample.columns):
         rows = sheet.rows[sheet.whole]
         columns = [Column(name, places[name], sheet.text(places[name], whole=True), rows) for name in sample.columns[1:]]
-        rules, more = (rules_of(form, target, sample), []) if form is not None and target is not None else guess_rules(sample, [c.cells for c in columns])
-        findings += more + _check_cells(columns, rules, sample)
+        if form is not None and target is not None:
+            findings += _check_cells(columns, rules_of(form, target, sample), sample)
+        else:
+            rules, more = guess_rules(sample, [column.cells for column in columns])
+            findings += more + _check_cells(columns, rules, sample, [column for column in columns if not _is_as_asked(column, sample)])
     in_order = sorted(findings, key=lambda finding: finding.level)
     return Diagnosis(in_order, len(sheet.rows), len(sheet.header), sheet.size)
 
 
-def require_valid(path: Path, sample: pd.DataFrame, form: Form, target: Target) -> None:
+def require_valid(path: Path, sample: pd.DataFrame, form: Form, target: Target, original: Original | None = None) -> None:
     """UserError with every finding, notes too, unless the file is as it should be; only what is a matter of judgement passes."""
-    if findings := [finding for finding in check_file(path, sample, form, target) if not finding.judgement]:
+    if findings := [finding for finding in check_file(path, sample, form, target, original) if not finding.judgement]:
         raise UserError("submission refused: " + " | ".join(str(finding) for finding in findings))
 
 
-def write_valid(path: Path, table: pd.DataFrame, sample: pd.DataFrame, form: Form, target: Target) -> None:
-    """Writes a submission beside `path`, and gives it that name only after `require_valid`."""
+def write_valid(path: Path, table: pd.DataFrame, sample: pd.DataFrame, form: Form, target: Target, original: Original | None = None) -> None:
+    """Writes a submission beside `path` with the header of `original`, and gives it that name only after `require_valid`."""
+    if original is not None:
+        table = table.set_axis(pd.Index(original.header), axis=1)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
-        require_valid(temporary, sample, form, target)
+        require_valid(temporary, sample, form, target, original)
 
 
 # ---------------------------------------------------------------- columns
@@ -109,7 +117,9 @@ def _check_columns(sheet: Sheet, sample: pd.DataFrame) -> tuple[list[Finding], d
         if near is not None:
             places[near[1]] = position
             left.remove(position)
-            findings.append(Finding("error", at(1, position), f"the column {quote(header[position])} should be {quote(near[1])}", "write its name exactly so"))
+            stripped = near[0] is SPACES and header[position] == near[1].strip()
+            what = f"the column {quote(header[position])} should be {quote(near[1])}"
+            findings.append(Finding("note" if stripped else "error", at(1, position), what, "write its name exactly so"))
     if not places and header[0] in set(sample[wanted[0]]):
         return [Finding("error", at(1), "there is no header: the first row is a row of the sample", f"write {_names(wanted)} above it")], {}
     more, left = _unnamed(sheet, left)
@@ -239,15 +249,24 @@ class _Ids:
 # ---------------------------------------------------------------- cells
 
 
-def _check_cells(columns: Sequence[Column], rules: Rules, sample: pd.DataFrame) -> list[Finding]:
-    """What is wrong with the columns that the sample asks for."""
+def _check_cells(columns: Sequence[Column], rules: Rules, sample: pd.DataFrame, doubtful: Sequence[Column] | None = None) -> list[Finding]:
+    """What is wrong with the columns that the sample asks for; `doubtful`: those to look at, if not all."""
+    looked_at = columns if doubtful is None else doubtful
     if not len(columns[0].rows):
         return []
-    if rules.kind == "numbers":
-        findings = check_numbers(columns, rules)
+    if not looked_at:
+        findings = []
+    elif rules.kind == "labels":
+        findings = [finding for column in looked_at for finding in check_labels(column, rules, sample[column.name])]
     else:
-        findings = [finding for column in columns for finding in check_labels(column, rules, sample[column.name])]
+        findings = (check_numbers if rules.kind == "numbers" else check_indicators)(looked_at, rules)
     return findings if any(finding.level == "error" for finding in findings) else findings + _constant(columns)
+
+
+def _is_as_asked(column: Column, sample: pd.DataFrame) -> bool:
+    """Whether the cells are the sample's own, and not all numbers: what a competition shows it does not refuse."""
+    asked = sample[column.name]
+    return len(asked) == len(column.cells) and bool((asked.to_numpy() == column.cells.to_numpy()).all()) and not np.isfinite(numbers(asked)).all()
 
 
 def _constant(columns: Sequence[Column]) -> list[Finding]:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import did_you_mean
 from pipeline.submission.findings import AS_FLOAT, SHOWN, Finding, at, by_difference, count, explain, quote, quote_some, where_meant
-from pipeline.submission.rules import WHOLE, Column, Rules, numbers
+from pipeline.submission.rules import MISSING, WHOLE, Column, Rules, is_blank, numbers
 
-FLOAT_OF_WHOLE = r"^\s*[-+]?[0-9]+\.0+\s*$"
+LIST_OF_WHOLE = r"^\s*[-+]?[0-9]+((\s+|\s*[|;]\s*|,\s+)[-+]?[0-9]+)+\s*$"
+COMMA_LIST = r"^[0-9]+(,[0-9]+)+$"
+LONG_COMMA_LIST = r"^[0-9]+(,[0-9]+){2,}$"
 AS_INTEGER = "write whole numbers: df[column].astype(int)"
-MISSING = ("nan", "na", "n/a", "#n/a", "null", "none", "<na>", "-nan", "nat")
 
 
 def check_labels(column: Column, rules: Rules, asked: "pd.Series[str]") -> list[Finding]:
@@ -38,44 +40,76 @@ class _Fault:
 
 
 def _faults_of_labels(cells: "pd.Series[int]", rules: Rules, asked: "pd.Series[str]") -> list[_Fault]:
-    """Of cells with one label each; without known classes, what the sample and the other cells tell."""
+    """Of cells with one label each."""
     known = set(rules.classes if rules.classes is not None else asked)
-    odd = [cell for cell in cells.index if cell not in known]
-    blank = [cell for cell in odd if not cell.strip() or cell.strip().lower() in MISSING]
-    odd = [cell for cell in odd if cell not in set(blank)]
-    faults = []
-    if blank and not (rules.may_be_empty and blank == [""]):
-        faults.append(_Fault(blank, f"there is no label, the cell is {_missing(blank[0])}", "write a label in every row"))
-    if rules.classes is not None:
-        return faults + _unknown(odd, rules.classes, {text: [text] for text in odd})
-    faults += _spellings(cells.drop(blank))
-    texts = pd.Series([cell for cell in odd if cell == cell.strip()], dtype=str)
-    whole = texts.str.match(WHOLE)
+    odd = pd.Series([cell for cell in cells.index if cell not in known], dtype=str)
+    blank = odd[is_blank(odd)].tolist()
+    odd = odd[~is_blank(odd)]
+    if rules.classes is None:
+        return _faults_of_unknown_classes(cells.drop(blank), odd, blank, rules, asked)
+    faults = [_Fault(blank, f"there is no label, the cell is {_missing(blank[0])}", "write a label in every row")] if blank else []
+    return faults + _unknown(odd.tolist(), rules.classes, {text: [text] for text in odd})
+
+
+def _faults_of_unknown_classes(cells: "pd.Series[int]", odd: "pd.Series[str]", blank: list[str], rules: Rules, asked: "pd.Series[str]") -> list[_Fault]:
+    """What the sample and the other cells tell: little, so that an error is only what no competition with this sample can mean.
+
+    odd: what the sample does not show, without blank cells.
+    """
+    several = are_lists_of_whole(odd)
+    faults = _blanks(blank, rules, sure=rules.whole and not several.any())
+    spaced = odd[odd != odd.str.strip()]
+    padded = bool((asked != asked.str.strip()).any())  # a sample whose cells all begin with a space
+    sure: list[str] = [] if padded else spaced[~spaced.str.match(WHOLE) & ~spaced.str.strip().str.contains(r"\s")].tolist()
+    if sure:
+        faults.append(_Fault(sure, f"{quote_some(sure)} has spaces before or after", "strip them"))
+    if maybe := spaced[~spaced.isin(sure)].tolist():
+        faults.append(_Fault(maybe, f"{quote_some(maybe)} has spaces before or after", "strip them; graders may not", "note"))
+    faults += _spellings(cells)
+    finite = np.isfinite(numbers(odd))
+    words = asked[~is_blank(asked) & ~are_lists_of_whole(asked)]
     if rules.whole:
-        floats = texts[texts.str.match(FLOAT_OF_WHOLE)].tolist()
-        others = texts[~whole & ~texts.isin(floats)].tolist()
-        if floats:
-            faults.append(_Fault(floats, f"{quote_some(floats)} written as a float, where the sample has whole numbers", AS_INTEGER))
-        if others:
-            faults.append(_Fault(others, f"{quote_some(others)} where the sample has whole numbers", "write the number of the class"))
-    elif len(texts) and np.isfinite(numbers(texts)).all() and not np.isfinite(numbers(asked)).any() and (asked != "").any():
-        faults.append(
-            _Fault(texts.tolist(), f"{quote_some(texts.tolist())} where the sample has words, e.g. {quote(asked.iloc[0])}", "write the name of the class")
-        )
+        whole = odd.str.match(WHOLE)
+        kinds: list[tuple[npt.NDArray[np.bool_], str, str, Literal["error", "note"]]] = [
+            (several.to_numpy(dtype=bool), "is several numbers, where the sample shows one", "right if a row may have several labels", "note"),
+            (finite & ~whole & ~several, "written as a float, where the sample has whole numbers", f"graders may read them as text: {AS_INTEGER}", "note"),
+            (~finite & ~several & ~odd.isin(sure), "where the sample has whole numbers", "write the number of the class", "error"),
+        ]
+        for those, what, mend, level in kinds:
+            if texts := odd[those].tolist():
+                faults.append(_Fault(texts, f"{quote_some(texts)} {what}", mend, level))
+    elif len(odd) and finite.all() and not np.isfinite(numbers(asked)).any() and len(words):
+        what = f"{quote_some(odd.tolist())} where the sample has words, e.g. {quote(words.iloc[0])}"
+        faults.append(_Fault(odd.tolist(), what, "write the name of the class"))
+    return faults
+
+
+def are_lists_of_whole(texts: "pd.Series[str]") -> "pd.Series[bool]":
+    """Which cells are several whole numbers; two with a comma between, only if another cell has more, since they may be one with a decimal comma."""
+    spaced = texts.str.match(LIST_OF_WHOLE)
+    return spaced | texts.str.match(COMMA_LIST) if texts.str.match(LONG_COMMA_LIST).any() else spaced
+
+
+def _blanks(blank: list[str], rules: Rules, sure: bool) -> list[_Fault]:
+    """Of cells without a label, where the sample does not say that there may be such; `sure`: no label looks like that."""
+    if blank and sure:
+        return [_Fault(blank, f"there is no label, the cell is {_missing(blank[0])}", "write a label in every row")]
+    named = [cell for cell in blank if cell.strip()]
+    faults = [_Fault(named, f"{quote_some(named)} looks like no label", "right only if a class is called so", "note")] if named else []
+    if (empty := [cell for cell in blank if not cell.strip()]) and not rules.may_be_empty:
+        faults.append(_Fault(empty, "there is no label, the cell is empty", "right only if a row may have none", "note"))
     return faults
 
 
 def _spellings(cells: "pd.Series[int]") -> list[_Fault]:
-    """Without known classes: spaces around a label, and labels that differ in case alone, the rarer of the two."""
+    """Without known classes: labels that differ in case alone, the rarer of the two."""
     faults = []
-    if spaced := [cell for cell in cells.index if cell != cell.strip()]:
-        faults.append(_Fault(spaced, f"{quote_some(spaced)} has spaces before or after", "strip them"))
     commonest: dict[str, str] = {}
     for cell in cells.sort_values(ascending=False, kind="stable").index:
         first = commonest.setdefault(cell.casefold(), cell)
         if first != cell:
             faults.append(_Fault([cell], f"{quote(cell)} differs from {quote(first)} in case alone", "write one of them if they are one label", "note"))
-    return faults[: SHOWN + 1]
+    return faults[:SHOWN]
 
 
 def _missing(cell: str) -> str:
@@ -111,13 +145,14 @@ def _faults_of_lists(cells: list[str], rules: Rules) -> list[_Fault]:
     blank = [cell for cell, labels in parts.items() if not labels or (labels[0] not in known and cell.strip().lower() in MISSING)]
     odd = {cell: [label for label in labels if label not in known] for cell, labels in parts.items() if not known.issuperset(labels)}
     doubled = [cell for cell, labels in parts.items() if len(set(labels)) != len(labels)]
-    many = [cell for cell, labels in parts.items() if len(set(labels)) > most]
+    many = [cell for cell, labels in parts.items() if len(labels if rules.ranked else set(labels)) > most]
     otherwise = {cell: other for cell in odd if (other := _other_separator(cell, known)) is not None}
     faults = []
     if bare := [cell for cell in blank if parts[cell] or not rules.may_be_empty]:
         faults.append(_Fault(bare, f"there is no label, the cell is {_missing(bare[0])}", "write at least one label"))
     if doubled:
-        faults.append(_Fault(doubled, f"{quote(doubled[0])} has a label twice", "write each once, the most probable first"))
+        mend = "write each once, the most probable first" + ("; graders that go by rank count the first" if rules.ranked else "")
+        faults.append(_Fault(doubled, f"{quote(doubled[0])} has a label twice", mend, "note" if rules.ranked else "error"))
     if many:
         faults.append(_Fault(many, f"{quote(many[0])} has {len(parts[many[0]])} labels, but {most} are the most", f"write the {most} most probable"))
     if otherwise:

@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,30 @@ MAGIC = {b"PK\x03\x04": "a zip archive, as .xlsx is one", b"\x1f\x8b": "a gzip a
 MAGIC |= {b"\xff\xd8\xff": "a picture", b"%PDF": "a PDF", b"\xd0\xcf\x11\xe0": "an old Excel file", b"\x93NUMPY": "a NumPy file", b"\x7fELF": "a program"}
 THE_FILE = "the file"
 SAVE_AS_UTF8 = 'save it as UTF-8 without BOM: df.to_csv(path, index=False, encoding="utf-8")'
+
+
+@dataclass(frozen=True)
+class Original:
+    """How the sample's own file is written, which no submission can be blamed for."""
+
+    header: tuple[str, ...]
+    """Names of its columns, spaces and all."""
+    oddities: frozenset[str] = frozenset()
+    """How its bytes and lines would be mended."""
+
+    def excuse(self, findings: Sequence[Finding]) -> list[Finding]:
+        """The same findings about another file's bytes and lines; what the sample has, too, is a note."""
+        return [replace(finding, level="note", mend=f"the sample has it, too; {finding.mend}") if self._has(finding) else finding for finding in findings]
+
+    def _has(self, finding: Finding) -> bool:
+        return finding.level == "error" and finding.mend in self.oddities
+
+
+def read_original(path: Path, sample: pd.DataFrame) -> Original:
+    """The sample's file once more, of which `sample` is the table with its names stripped."""
+    sheet, findings = read_sheet(path, list(sample.columns))
+    header = tuple(sample.columns) if sheet is None or len(sheet.header) != len(sample.columns) else tuple(sheet.header)
+    return Original(header, frozenset(finding.mend for finding in findings if finding.level == "error"))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from scipy.special import softmax
 
 from pipeline.data.targets import Target
 from pipeline.ensembling import automatic
-from pipeline.ensembling.automatic import Choice, fit_ensemble
+from pipeline.ensembling.automatic import TRIED, Choice, fit_ensemble
 from pipeline.ensembling.bootstrap import Resampler, interval, share_better
 from pipeline.ensembling.problem import Problem
 from pipeline.ensembling.schemes import Blend, cross_fit, fit
@@ -64,7 +64,7 @@ def test_the_choice_for_a_fold_does_not_see_its_targets() -> None:
     for fold in problem.folds:
         inside = problem.fold == fold
         assert np.array_equal(before.out_of_fold["auto"][inside], before.without[fold].apply([part[inside] for part in values]))
-        changed = Choice(values, replace(problem, numbers=np.where(inside, values[2].argmax(axis=1), problem.numbers)), DRAWS, 0)
+        changed = Choice(values, replace(problem, numbers=np.where(inside, values[2].argmax(axis=1), problem.numbers)), TRIED, DRAWS, 0)
         assert changed.by_rule([fold]) == before.without[fold]
         elsewhere += sum(changed.by_rule([other]).scheme != before.without[other].scheme for other in problem.folds)
     assert elsewhere > 0, "what is chosen for other folds does depend on this one"
@@ -134,7 +134,7 @@ def test_one_fold_alone_is_blended_equally_and_says_so(asked: str) -> None:
 
 def test_of_two_folds_neither_leaves_enough_to_choose_by() -> None:
     values, problem = case(600, [2.0, 0.0], folds=2)
-    assert Choice(values, problem, DRAWS, 0).by_rule([0]) == Blend.equal("multiclass", 2)
+    assert Choice(values, problem, TRIED, DRAWS, 0).by_rule([0]) == Blend.equal("multiclass", 2)
     assert fit_ensemble(values, problem, "auto", DRAWS, seed=0).chosen == "simplex"
 
 

@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[Form, Target, pd.DataFrame]] = {
     "labels": (Form("label"), Target("multilabel", CLASSES), pd.DataFrame({"image": IDS, "label": "cat"})),
     "labels or none": (Form("label", separator="|"), Target("multilabel", CLASSES, True), pd.DataFrame({"image": IDS, "label": ""})),
     "label columns": (Form("probabilities"), Target("multilabel", CLASSES), pd.DataFrame({"image": IDS, "dog": "0", "ä": "0", "cat": "1"})),
+    "indicators": (Form("indicators"), Target("multiclass", CLASSES), pd.DataFrame({"image": IDS, "dog": "0", "ä": "0", "cat": "0"})),
+    "several indicators": (Form("indicators"), Target("multilabel", CLASSES), pd.DataFrame({"image": IDS, "dog": "0", "ä": "0", "cat": "0"})),
     "number": (Form("score"), Target("regression", ("price",)), pd.DataFrame({"image": IDS, "price": "0"})),
 }
 
@@ -53,7 +55,13 @@ def written(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def findings(raw: bytes, sample: pd.DataFrame, form: Form | None = None, target: Target | None = None, judgement: bool = False) -> list[Finding]:
+def findings(
+    raw: bytes,
+    sample: pd.DataFrame,
+    form: Form | None = None,
+    target: Target | None = None,
+    judgement: bool = False,
+) -> list[Finding]:
     """What the doctor says of a file with these bytes; what is a matter of judgement only if asked for."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "submission.csv"

@@ -109,3 +109,14 @@ def test_a_config_knows_the_sample_and_the_labels_and_nothing_is_trained(digits:
     assert diagnosis.findings[0].what.startswith(f"{len(lines) - 3} ids are not in the sample")
     assert index.stat().st_mtime_ns == before
     assert not list((tmp_path / "outputs").rglob("last.pt"))
+
+
+def test_a_config_says_whether_the_metric_minds_the_scale(digits: Path, small: Config, tmp_path: Path) -> None:
+    ids = [line.split(",")[0] for line in (digits / "sample_submission.csv").read_text().splitlines()[1:]]
+    sample, path = tmp_path / "sample.csv", tmp_path / "ranks.csv"
+    header = "id, " + ", ".join("0123456789") + "\n"
+    sample.write_text(header + "".join(f"{name}{',0.1' * 10}\n" for name in ids))
+    path.write_text(header + "".join(f"{name}{f',{number}' * 10}\n" for number, name in enumerate(ids)))
+    for metric, levels in (("roc_auc", {"note"}), ("log_loss", {"error"})):
+        config = small.model_copy(update={"competition": small.competition.model_copy(update={"metric": metric})})
+        assert {finding.level for finding in check(path, sample, config).findings} == levels

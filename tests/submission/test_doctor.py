@@ -19,7 +19,7 @@ from pipeline.data.targets import Target
 from pipeline.errors import UserError
 from pipeline.predictions import TEST, Predictions
 from pipeline.submission.doctor import diagnose, write_valid
-from pipeline.submission.formats import Form, to_table
+from pipeline.submission.formats import COLUMNS_OF_CLASSES, Form, to_table
 
 # ---------------------------------------------------------------- any valid predictions
 
@@ -47,6 +47,8 @@ TASKS = {
     "labels or none": ("multilabel", Form("label", separator=";")),
     "label columns": ("multilabel", Form("probabilities")),
     "number": ("regression", Form("score")),
+    "indicators": ("multiclass", Form("indicators")),
+    "several indicators": ("multilabel", Form("indicators")),
 }
 LETTERS = st.one_of(st.sampled_from("abAB019 ,\";|'éß漢.-/"), st.characters(exclude_categories=("Cc", "Cs")))
 NAMES = st.text(LETTERS, min_size=1, max_size=8).filter(lambda text: text == text.strip() and text not in ("image", "007", "12"))
@@ -66,8 +68,8 @@ def cases(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(TASKS)) -> Case:
     values = {"regression": generator.normal(5, 50, size), "multilabel": generator.uniform(0, 1, size)}.get(
         task, generator.dirichlet(np.ones(size[1]), size[0])
     )
-    columns = list(draw(st.permutations(classes))) if form.name == "probabilities" else ["label"]
-    sample = pd.DataFrame({"image": ids, **dict.fromkeys(columns, "0.5" if form.name in ("probabilities", "score") else classes[0])}, dtype=str)
+    columns = list(draw(st.permutations(classes))) if form.name in COLUMNS_OF_CLASSES else ["label"]
+    sample = pd.DataFrame({"image": ids, **dict.fromkeys(columns, "0.5" if form.name in (*COLUMNS_OF_CLASSES, "score") else classes[0])}, dtype=str)
     source = Predictions(tuple(ids), tuple(classes), values.astype(np.float32), np.full(len(ids), TEST, dtype=np.int16))
     return Case(source, sample, form, Target(task, tuple(classes), may_be_empty=kind == "labels or none"))
 
@@ -95,7 +97,8 @@ Corruption = Callable[[Cells, int], Corrupted]
 ALL = tuple(TASKS)
 SUMMED = ("probabilities",)
 UNIT = ("probabilities", "label columns", "score")
-NUMERIC = (*UNIT, "number")
+INDICATORS = ("indicators", "several indicators")
+NUMERIC = (*UNIT, "number", *INDICATORS)
 ONE_LABEL = ("label", "grade")
 LISTS = ("top_k", "labels")
 
@@ -223,8 +226,15 @@ CORRUPTIONS: dict[str, tuple[Corruption, tuple[str, ...]]] = {
     "text": (cell(lambda text: f"{text}x"), NUMERIC),
     "spaces": (cell(lambda text: f" {text}"), NUMERIC),
     "decimal commas": (decimal_commas, NUMERIC),
-    "negative": (cell(lambda text: repr(-0.25 - float(text))), UNIT),
+    "negative": (cell(lambda text: repr(-0.25 - float(text))), (*UNIT, *INDICATORS)),
     "percentages": (numbers(lambda value: value * 100), UNIT),
+    "a fraction": (cell(lambda _text: "0.25"), INDICATORS),
+    "indicator as float": (cell(lambda text: f"{text}.0"), INDICATORS),
+    "no indicator": (lambda cells, row: (to_bytes([*cells[:row], [cells[row][0], *"0" * (len(cells[row]) - 1)], *cells[row + 1 :]]), row + 1), INDICATORS),
+    "two indicators": (
+        lambda cells, row: (to_bytes([*cells[:row], [cells[row][0], *"1" * (len(cells[row]) - 1)], *cells[row + 1 :]]), row + 1),
+        ("indicators",),
+    ),
     "row scaled": (scale_row, SUMMED),
     "rows of few digits": (numbers(lambda value: round(value, 4) + 1e-5), SUMMED),
     "label with typo": (cell(lambda text: f"{text}~"), (*ONE_LABEL, *LISTS)),
@@ -303,7 +313,8 @@ PRINTED: dict[str, tuple[bytes, tuple[pd.DataFrame, Form | None, Target | None],
         b"image,cat,dog\n1,40,60\n2,99.5,0.5\n3,50,50\n",
         (SHARES, None, None),
         [
-            'error: row 2, column B (cat): "40" looks like a percentage: numbers go from 0.5 to 99.5; divide by 100; probabilities are 0 to 1',
+            'error: row 2, column B (cat): "40" looks like a percentage: numbers go from 0.5 to 99.5; divide by 100; probabilities are 0 to 1;'
+            " an AUC metric does not mind",
             "refused: 1 error",
         ],
     ),
@@ -336,22 +347,34 @@ def test_what_is_printed_says_where_what_and_how_to_mend_it(name: str, tmp_path:
 @pytest.mark.parametrize(
     ("cells", "answers", "said"),
     [
-        ("3", ["1.0", "2.0", "0.0"], 'error: row 2, column B (label): "1.0", "2.0", "0.0" written as a float, where the sample has whole numbers'),
+        ("3", ["1.0", "2.0", "0.0"], 'note: row 2, column B (label): "1.0", "2.0", "0.0" written as a float, where the sample has whole numbers'),
         ("3", ["0.25", "0.5", "1"], 'note: column B (label): floats, e.g. "0.25", where the sample has whole numbers'),
         ("3", ["1", "cat", "2"], 'error: row 3, column B (label): "cat" where the sample has whole numbers'),
         ("cat", ["1", "2", "3"], 'error: row 2, column B (label): "1", "2", "3" where the sample has words, e.g. "cat"'),
         ("cat", ["dog", "Dog", "dog"], 'note: row 3, column B (label): "Dog" differs from "dog" in case alone'),
-        ("cat", ["dog", "", "cat"], "error: row 3, column B (label): there is no label, the cell is empty"),
+        ("cat", ["dog", "", "cat"], "note: row 3, column B (label): there is no label, the cell is empty"),
         ("0.5", ["1", "2", "0.7"], 'note: row 3, column B (label): "2" is no probability'),
         ("0.5", ["0.1", "0,5", "0.7"], 'error: row 3, column B (label): "0,5" is written with a decimal comma'),
         ("17.5", ["1", "2", "-700"], None),
+        ("0", ["0 5", "1", "1 2 3 4 5"], 'note: row 2, column B (label): "0 5", "1 2 3 4 5" is several numbers, where the sample shows one'),
+        ("0", ["3,7,9", "3,7", "0"], 'note: row 2, column B (label): "3,7,9", "3,7" is several numbers'),
+        ("0", ["0,5", "0,7", "0"], 'error: row 2, column B (label): "0,5", "0,7" where the sample has whole numbers'),
+        ("0", ["1.0", "0.0", "1e0"], 'note: row 2, column B (label): "1.0", "0.0", "1e0" written as a float'),
+        ("0", ["1", "nan", "2"], 'error: row 3, column B (label): there is no label, the cell is "nan"'),
+        ("0", ["1 2", "", "2"], "note: row"),
+        ("cat", ["None", "cat", "dog"], 'note: row 2, column B (label): "None" looks like no label'),
+        ("1 2 3", ["5", "6", "1 2"], None),
+        (" cat", [" dog", "cat", " cat"], 'note: row 2, column B (label): " dog" has spaces before or after'),
+        ("cat", ["dog ", "cat", "dog"], 'error: row 2, column B (label): "dog " has spaces before or after'),
+        ("0.5", ["1.0000001", "0.2", "-0.000001"], 'note: row 2, column B (label): "1.0000001" is outside 0 to 1 by no more than 1e-06'),
+        ("nan", ["0.5", "0.2", "1"], None),
     ],
 )
 def test_without_a_config_the_form_is_inferred_from_sample_and_file(cells: str, answers: list[str], said: str | None) -> None:
     sample = pd.DataFrame({"image": ["a", "b", "c"], "label": cells}, dtype=str)
     lines = list(map(str, findings(written(sample.assign(label=answers)), sample, judgement=True)))
     assert [line for line in lines if said is None or not line.startswith(said)] == []
-    assert len(lines) == (said is not None)
+    assert bool(lines) == (said is not None)
 
 
 def test_a_refused_file_never_gets_its_name(tmp_path: Path) -> None:

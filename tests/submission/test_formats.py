@@ -21,7 +21,7 @@ from pipeline.submission.formats import Form, choose_format, class_columns, make
     [
         ("auto", ["id", "label"], "multiclass", "accuracy", "label"),
         ("auto", ["id", "label"], "multiclass", "macro_f1", "label"),
-        ("auto", ["id", "a", "b"], "multiclass", "accuracy", "probabilities"),
+        ("auto", ["id", "a", "b"], "multiclass", "accuracy", "indicators"),
         ("auto", ["id", "a", "b"], "multiclass", "log_loss", "probabilities"),
         ("label", ["id", "label"], "multiclass", "log_loss", "label"),
         ("probabilities", ["id", "a", "b"], "multiclass", "accuracy", "probabilities"),
@@ -33,6 +33,8 @@ from pipeline.submission.formats import Form, choose_format, class_columns, make
         ("auto", ["id", "label"], "ordinal", "quadratic_kappa", "label"),
         ("auto", ["id", "label"], "multilabel", "samples_f1", "label"),
         ("auto", ["id", "a", "b"], "multilabel", "roc_auc", "probabilities"),
+        ("auto", ["id", "a", "b"], "multilabel", "macro_f1", "indicators"),
+        ("auto", ["id", "a", "b"], "multiclass", "map_at_5", "probabilities"),
         ("auto", ["id", "label"], "multiclass", "map_at_5", "top_k"),
         ("auto", ["id", "price"], "regression", "rmse", "score"),
         ("auto", None, "regression", "rmse", "score"),
@@ -60,7 +62,7 @@ def test_many_columns_for_one_number_are_refused(asked: str) -> None:
 
 def test_only_columns_of_probabilities_are_classes() -> None:
     sample = pd.DataFrame(columns=["id", "b", "a"])
-    assert class_columns(sample, "probabilities") == ["b", "a"]
+    assert class_columns(sample, "probabilities") == class_columns(sample, "indicators") == ["b", "a"]
     assert class_columns(sample[["id", "b"]], "label") is None
     assert class_columns(None, "probabilities") is None
     for form in ("label", "score", "top_k"):
@@ -76,12 +78,40 @@ def test_a_made_sample_has_the_test_ids_and_what_the_form_writes(kind: str) -> N
     form, target, _ = KINDS[kind]
     sample = make_sample(IDS, "image", target, form.name)
     assert sample["image"].tolist() == list(IDS)
-    columns = {"probabilities": list(CLASSES), "score": ["price"] if target.task == "regression" else ["label"]}.get(form.name, ["label"])
+    columns = {"probabilities": list(CLASSES), "indicators": list(CLASSES), "score": ["price"] if target.task == "regression" else ["label"]}.get(
+        form.name, ["label"]
+    )
     assert list(sample.columns) == ["image", *columns]
     assert findings(written(to_table(predictions(kind), sample, form, target)), sample, form, target) == []
 
 
 # ---------------------------------------------------------------- the table
+
+
+def test_an_indicator_is_1_where_the_decision_says_so() -> None:
+    values = [[0.1, 0.2, 0.7], [0.9, 0.05, 0.05], [0.2, 0.6, 0.2], [0.4, 0.3, 0.3]]
+    one = table_of("indicators", of_values("indicators", values))
+    assert [dict(row) for row in one[list(CLASSES)].to_dict("records")] == [
+        {name: str(int(name == right)) for name in CLASSES} for right in ("ä", "cat", "dog", "cat")
+    ]
+    form, _, sample = KINDS["several indicators"]
+    fitted = Target("multilabel", CLASSES, may_be_empty=True, thresholds=(0.2, 0.7, 0.5))
+    table = to_table(of_values("several indicators", [[0.3, 0.6, 0.4], [0.1, 0.75, 0.5], [0, 0, 0], [1, 1, 1]]), sample, form, fitted)
+    assert table[["cat", "dog", "ä"]].to_numpy().tolist() == [["1", "0", "0"], ["0", "1", "1"], ["0", "0", "0"], ["1", "1", "1"]]
+
+
+def test_where_order_alone_counts_ranks_and_logits_stay_as_they_are_and_rows_of_softmax_are_scaled() -> None:
+    _, target, sample = KINDS["probabilities"]
+    form = Form("probabilities", any_scale=True)
+    for values, scaled in [
+        ([[0.9, 0.9, 0.1], [0.2, 0.3, 0.5], [0.5, 0.1, 0.2], [1, 1, 1]], False),
+        ([[2.5, -1, -0.5], [0.2, 0.3, 0.5], [-3, 4, 9], [1, 1, 1]], False),
+        ([[0.9, 0.0504, 0.05], [0.2, 0.3, 0.5], [0.5, 0.1, 0.4], [1, 0, 0]], True),
+    ]:
+        table = to_table(of_values("probabilities", values), sample, form, target)
+        found, given = table[list(CLASSES)].astype(float).to_numpy(), np.array(values)
+        np.testing.assert_allclose(found, given / given.sum(axis=1, keepdims=True) if scaled else given, rtol=1e-6)
+        assert all(finding.judgement and finding.level == "note" for finding in findings(written(table), sample, form, target, judgement=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
