@@ -109,6 +109,7 @@ def test_new_views_predict_again_and_train_nothing(config: Path, outputs: Path) 
     assert values_of(outputs) != first
 
 
+@pytest.mark.slow
 def test_a_forced_prediction_replaces_a_damaged_one(config: Path, outputs: Path) -> None:
     assert run(config) == 0
     first = values_of(outputs)
@@ -160,6 +161,7 @@ def test_copied_outputs_and_touched_pictures_train_nothing_again(own_digits: Pat
         assert (tmp_path / "outputs" / path.relative_to(tmp_path / "elsewhere")).read_bytes() == data
 
 
+@pytest.mark.slow
 def test_trained_folds_are_never_overwritten_by_a_changed_config(config: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config) == 0
     before = digest_of(list(outputs.rglob("last.pt")))
@@ -200,6 +202,7 @@ def test_an_unreadable_test_picture_gets_the_class_shares_and_a_training_one_is_
     assert set(pd.read_csv(outputs / "prepared" / "problems.csv", dtype=str)["id"]) == {lost, blind}
 
 
+@pytest.mark.slow
 def test_without_one_readable_test_picture_the_class_shares_are_submitted(own_digits: Path, tmp_path: Path) -> None:
     for name in pd.read_csv(own_digits / "test.csv", dtype=str)["id"]:
         (own_digits / "images" / f"{name}.png").unlink()
@@ -227,6 +230,7 @@ def test_probability_columns_follow_the_sample_whatever_its_order(own_digits: Pa
     assert right.mean() > 0.5, "columns are in another order than the probabilities"
 
 
+@pytest.mark.slow
 def test_a_competition_without_a_test_table_takes_its_ids_from_the_sample_and_its_pictures_from_two_folders(digits: Path, tmp_path: Path) -> None:
     root = tmp_path / "breeds"
     for split in ("train", "test"):
@@ -443,6 +447,7 @@ def test_further_rows_teach_what_a_few_train_rows_cannot(own_digits: Path, tmp_p
     assert taught > 0.75 > 0.5 > alone
 
 
+@pytest.mark.slow
 def test_rows_of_one_group_and_copies_of_a_picture_are_held_out_together(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
     train = pd.read_csv(own_digits / "train.csv", dtype=str)
     writers = [str(row // 12) for row in range(len(train))]
@@ -460,6 +465,7 @@ def test_rows_of_one_group_and_copies_of_a_picture_are_held_out_together(own_dig
     assert fold[one] == fold[copy], f"copies with {'equal' if same else 'different'} labels"
 
 
+@pytest.mark.slow
 def test_without_a_sample_one_is_made_of_the_test_rows(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
     (own_digits / "sample_submission.csv").unlink()
     config = write(small_settings(own_digits, tmp_path / "outputs"), tmp_path / "small.yaml")
@@ -469,6 +475,7 @@ def test_without_a_sample_one_is_made_of_the_test_rows(own_digits: Path, tmp_pat
     assert submission["id"].tolist() == pd.read_csv(own_digits / "test.csv", dtype=str)["id"].tolist()
 
 
+@pytest.mark.slow
 def test_copies_that_are_left_out_are_in_no_fold(own_digits: Path, tmp_path: Path, outputs: Path) -> None:
     train = pd.read_csv(own_digits / "train.csv", dtype=str)
     twins = train[train["label"] == "3"]["id"].iloc[:2].tolist()
