@@ -1,6 +1,7 @@
 """Views, weights, decisions, limits and new pictures through the stages, on two small experiments with two folds."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from conftest import small_settings
 
 from pipeline.cli import Arguments, load_configs, predict_all, run_script, submit_all
+from pipeline.errors import UserError
 from pipeline.predictions import Predictions
 from pipeline.stages.ensemble import ensemble
 
@@ -163,6 +165,57 @@ def test_experiments_with_other_rows_are_refused_with_the_reason(work: Path, run
         ensemble(experiments)
 
 
+def test_a_kill_while_predicting_again_costs_time_and_nothing_else(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("a.yaml")[0] == 0
+    before = (work / "submission.csv").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.stages.predict._look", lambda group: os._exit(9))
+        child = os.fork()
+        if child == 0:
+            run_script("", submit_all, ["a.yaml", "--force", "predict"])
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (work / "submission.csv").unlink()
+    code, said = run("a.yaml")
+    assert code == 0
+    assert "predict   up to date" not in said
+    assert (work / "submission.csv").read_bytes() == before
+
+
+def test_experiments_that_learned_other_targets_of_a_row_are_refused(work: Path) -> None:
+    settings = yaml.safe_load(Path("b.yaml").read_text())
+    root = Path(shutil.copytree(settings["competition"]["root"], "input"))
+    table = pd.read_csv(root / "train.csv", dtype=str)
+    table.loc[3, "label"] = str((int(table.loc[3, "label"]) + 1) % 10)
+    table.to_csv(root / "noisy.csv", index=False)
+    settings["competition"] |= {"root": str(root), "train_table": "noisy.csv"}
+    settings["folds"] |= {"strategy": "kfold"}
+    Path("c.yaml").write_text(yaml.safe_dump(settings | {"experiment": "c"}))
+    experiments = [predict_all(Arguments(load_configs([name]), frozenset()))[0] for name in ("a.yaml", "c.yaml")]
+    with pytest.raises(UserError, match=f'a and c learned different targets of 1 rows, e.g. of id "{table.loc[3, "id"]}"'):
+        ensemble(experiments)
+
+
+def test_the_page_and_the_marks_follow_what_the_scores_are_of(work: Path, run: Run) -> None:
+    assert run("a.yaml", "b.yaml", "ensemble.models=equal")[0] == 0
+    page = work / "ensembles" / "a+b" / "report.html"
+    assert "balanced_accuracy" not in page.read_text()
+    assert run("a.yaml", "b.yaml", "ensemble.models=equal", "competition.metric=balanced_accuracy")[0] == 0
+    assert "balanced_accuracy" in page.read_text()
+    code, said = run("a.yaml", "b.yaml", "predict.max_hours=1e-9")
+    assert code == 0
+    lines = [line for line in said.splitlines() if " CV accuracy " in line or line.startswith("CV")]
+    assert all(" - optimistic: predict.max_hours" in line for line in lines), "of what is left over, too: it was chosen by these rows"
+
+
+def test_configs_that_cannot_be_blended_are_refused_before_anything_is_trained(work: Path, run: Run) -> None:
+    Path("c.yaml").write_text(Path("a.yaml").read_text().replace("experiment: a", "experiment: c") + "ensemble: {models: equal}\n")
+    code, said = run("a.yaml", "c.yaml")
+    assert code == 2
+    assert "different ways to blend" in said.splitlines()[-1]
+    assert not (work / "experiments" / "c").exists()
+
+
 # ---------------------------------------------------------------- new pictures
 
 
@@ -205,3 +258,20 @@ def test_a_path_out_of_the_folder_and_a_missing_one_are_one_line(work: Path, tmp
     done = predict("a.yaml", str(tmp_path / "rows.csv"))
     assert done.returncode == 2
     assert "outside the CSV's folder" in done.stderr.splitlines()[-1]
+
+
+def test_where_ranks_are_merged_a_label_does_not_depend_on_the_pictures_beside(digits: Path, work: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load(Path("a.yaml").read_text())
+    settings["competition"]["metric"] = "roc_auc"
+    settings |= {"submission": {"format": "label"}, "predict": {"merge": "ranks", "tta": "horizontal"}}
+    Path("a.yaml").write_text(yaml.safe_dump(settings))
+    names = sorted(path.name for path in (digits / "images").iterdir())[:12]
+    for folder, chosen in (("one", names[:1]), ("twelve", names)):
+        (tmp_path / folder).mkdir()
+        for name in chosen:
+            shutil.copy(digits / "images" / name, tmp_path / folder / name)
+        done = predict("a.yaml", str(tmp_path / folder))
+        assert done.returncode == 0, done.stderr
+    one, twelve = (pd.read_csv(work / "labelled" / f"{folder}.csv", dtype={"id": str}).set_index("id") for folder in ("one", "twelve"))
+    np.testing.assert_allclose(one.loc[names[0]].to_numpy(float), twelve.loc[names[0]].to_numpy(float), atol=1e-6)
+    assert twelve["label"].nunique() > 1
