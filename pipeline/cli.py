@@ -110,8 +110,9 @@ def predict_all(arguments: Arguments) -> "list[Predicted]":
             prepared = teach(config, prepare(config, arguments.force), "teach" in arguments.force, finished_only=arguments.finished)
             tasks = trained_tasks(config, prepared) if arguments.finished else train(config, prepared, arguments.force)
             trained.append(Trained(config, prepared, tasks))
-    except RunFailed:
-        if trained:
+    except RunFailed as failure:
+        if trained and arguments.configs[0].predict.max_hours is None:
+            log.error("train     %s", failure)
             predict(trained, "predict" in arguments.force)
         raise
     return predict(trained, "predict" in arguments.force)

@@ -233,6 +233,8 @@ class Config(Section):
         for key, averaged in (("predict.merge", self.predict.merge), ("ensemble.models", self.ensemble.models)):
             if averaged == "ranks" and self.competition.metric not in RANKING_METRICS:
                 raise ValueError(f"{key}: ranks are for {' and '.join(RANKING_METRICS)}, but competition.metric is {self.competition.metric}")
+        if self.predict.merge == "ranks" and self.ensemble.temperature != "none":
+            raise ValueError("ensemble.temperature: per_fold is of probabilities, which predict.merge ranks does not give; write none")
         if task == "regression":
             self._refuse_for_numbers()
         if self.submission.k not in (None, self.classes_in_a_cell):

@@ -115,7 +115,7 @@ def new_rows(competition: Competition, source: Path) -> tuple[Competition, pd.Da
     table = read_table(source, competition.pixel_columns)
     folder = source.resolve().parent
     paths = [str(cell) for cell in table.iloc[:, 0]] if len(table.columns) else []
-    if any(is_inside(path) and (folder / path).is_file() for path in paths):
+    if any(is_inside(path) and os.path.isfile(folder / path) for path in paths):
         if odd := [path for path in paths if not is_inside(path)]:
             raise UserError(f"{source}: {odd[0]} would be outside the CSV's folder; write paths relative to it")
         return competition.model_copy(update={"root": folder}), pd.DataFrame({"id": paths, "path": paths})
@@ -123,7 +123,7 @@ def new_rows(competition: Competition, source: Path) -> tuple[Competition, pd.Da
         table_name = source.name if root == folder else str(source.resolve())
         own = competition.model_copy(update={"root": root, "test_table": table_name, "sample_submission": None})
         rows = _unlabelled(own, None, source, "1")[["id", "path"]]
-        if competition.pixel_columns is not None or any((root / path).is_file() for path in rows["path"]):
+        if competition.pixel_columns is not None or any(os.path.isfile(root / path) for path in rows["path"]):
             break
     return own, rows.reset_index(drop=True)
 

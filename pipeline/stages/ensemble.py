@@ -64,6 +64,8 @@ def require_alike(configs: Sequence[Config]) -> None:
         raise UserError("the configs name different metrics; an ensemble is scored by one")
     if len({config.ensemble for config in configs}) > 1:
         raise UserError("the configs name different ways to blend; give them the same section ensemble, or write its keys on the command line")
+    if len({config.predict.merge == "ranks" for config in configs}) > 1:
+        raise UserError("predict.merge: some configs merge views as ranks and others do not, which do not compare; write the same for all")
     require_one_limit(configs)
 
 
@@ -142,8 +144,10 @@ def blend_experiments(members: Sequence[Predicted], section: Ensemble) -> Blende
 def _notes(section: Ensemble, problem: Problem, fitted: Fitted, decided: Decided | None) -> list[str]:
     """What a reader of the scores must know."""
     notes = []
-    fits = [name for name, takes in (("weights", fitted.chosen != "equal"), ("decisions", decided is not None and decided.chosen == "fitted")) if takes]
-    if len(problem.folds) == 2 and fits and "auto" in (section.models, section.decisions):
+    weights = section.models == "auto" and fitted.chosen != "equal"
+    decisions = section.decisions == "auto" and decided is not None and decided.chosen == "fitted"
+    fits = [name for name, takes in (("weights", weights), ("decisions", decisions)) if takes]
+    if len(problem.folds) == 2 and fits:
         notes.append(
             f"of two folds the rule has one to look at, where it keeps the default: the CV is of that, the test rows get the fitted {' and '.join(fits)}"
         )

@@ -84,7 +84,8 @@ def _blended(members: Sequence[Predicted], pictures: Sequence[Pictures], paths: 
     for numbers in groups.values():
         values |= _of_one_input({number: members[number] for number in numbers}, pictures[numbers[0]], paths, weights)
     fitted = Blend.from_json(weights["blend"])
-    if fitted.scheme == "ranks":  # which would depend on the pictures beside
+    ranked = any(member.config.predict.merge == "ranks" for member in members)
+    if fitted.scheme == "ranks" or (fitted.scheme == "stacked" and ranked):  # ranks would depend on the pictures beside, and are merged as probabilities here
         fitted = Blend.equal(fitted.task, len(members))
     return fitted.apply([values[number] for number in range(len(members))])
 

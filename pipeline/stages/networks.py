@@ -108,7 +108,10 @@ def every_test_row(prepared: Prepared, task: Task, values: npt.NDArray[np.float3
     every = rows.loc[rows["split"] == "test", "id"].tolist()
     if len(readable) == len(every):
         return found.of(every)
-    return with_shares(found, every, prepared.target.shares(learned_rows(prepared, task)["target"].tolist()))
+    shares = prepared.target.shares(learned_rows(prepared, task)["target"].tolist())
+    if task.config.predict.merge == "ranks":
+        shares = np.full(len(shares), 0.5)  # the middle of the ranks
+    return with_shares(found, every, shares)
 
 
 # ---------------------------------------------------------------- pieces

@@ -37,9 +37,10 @@ def predict(experiments: Sequence[Trained], force: bool = False) -> list[Predict
     require_one_limit([experiment.config for experiment in experiments])
     jobs = [make_job(experiment, experiments) for experiment in experiments]
     with ExitStack() as held:
-        for job in sorted(_waiting(jobs, force), key=lambda job: str(job.folder)):
+        locked = sorted(_waiting(jobs, force), key=lambda job: str(job.folder))
+        for job in locked:
             held.enter_context(lock(job.folder / ".lock", wait=f"predict: waiting for another process in {job.folder}"))
-        waiting = _waiting(jobs, force)
+        waiting = [job for job in _waiting(jobs, force) if job in locked]
         for job in waiting:
             (job.folder / "manifest.json").unlink(missing_ok=True)  # before any piece is touched: what is done is whole
             for piece in job.folder.glob("seed_*") if force else ():
@@ -77,6 +78,7 @@ def _predict(jobs: Sequence[Job]) -> None:
         _write_test(group)
     for job in jobs:
         build_stage(job.stage, job.folder / "manifest.json", functools.partial(_finish, job))
+    for job in jobs:  # not before all are done: with a limit of time they are done together
         for task in job.folds if job.whole else ():
             shutil.rmtree(piece_folder(job.folder, task, "views"), ignore_errors=True)
 

@@ -10,6 +10,7 @@ from pipeline.config import Config
 from pipeline.ensembling.scores import problem_of, score_of
 from pipeline.ensembling.temperature import cross_fitted_temperature, fit_temperature, with_temperature
 from pipeline.ensembling.weights import blend, fold_weights, with_mean_weight
+from pipeline.errors import UserError
 from pipeline.executor import FULL, Task
 from pipeline.files import read_json
 from pipeline.predictions import Predictions, align
@@ -34,7 +35,8 @@ class Predicted:
     def read(cls, trained: Trained, folder: Path) -> "Predicted":
         """From a folder that the predict stage has finished."""
         manifest = Manifest.read(folder / "manifest.json")
-        assert manifest is not None, f"{folder} is finished"
+        if manifest is None:
+            raise UserError(f"{folder}: another process is predicting this experiment again; run again when it is done")
         return cls(trained.config, trained.prepared, trained.tasks, folder, manifest)
 
     @property

@@ -55,7 +55,9 @@ def teach(config: Config, prepared: Prepared, force: bool = False, finished_only
             log.warning("teach     the test rows are not those that %s learned from: its networks stay as they are", config.experiment)
             return replace(prepared, lessons=kept)
         if finished_only:
-            raise UserError(f"{config.experiment} has not learned from {teacher.experiment} yet, and --finished trains nothing; leave it out")
+            raise UserError(
+                f"{config.experiment} has not learned from {teacher.experiment} yet, and nothing is to be trained; run scripts/run_folds.py CONFIG first"
+            )
         lessons()  # before the folder is locked, so that two processes share the nested teachers
 
     def build() -> tuple[str, dict[str, Any]]:

@@ -25,6 +25,9 @@ THE_FILE = "the file"
 SAVE_AS_UTF8 = 'save it as UTF-8 without BOM: df.to_csv(path, index=False, encoding="utf-8")'
 
 
+CUT_OFF = "see that the file was not cut off"
+
+
 @dataclass(frozen=True)
 class Original:
     """How the sample's own file is written, which no submission can be blamed for."""
@@ -44,9 +47,12 @@ class Original:
 
 def read_original(path: Path, sample: pd.DataFrame) -> Original:
     """The sample's file once more, of which `sample` is the table with its names stripped."""
-    sheet, findings = read_sheet(path, list(sample.columns))
+    try:
+        sheet, findings = read_sheet(path, list(sample.columns))
+    except UserError:  # packed, which pandas reads and no grader is sent
+        return Original(tuple(sample.columns))
     header = tuple(sample.columns) if sheet is None or len(sheet.header) != len(sample.columns) else tuple(sheet.header)
-    return Original(header, frozenset(finding.mend for finding in findings if finding.level == "error"))
+    return Original(header, frozenset(finding.mend for finding in findings if finding.level == "error" and finding.mend != CUT_OFF))
 
 
 @dataclass
@@ -270,11 +276,11 @@ class _Reading:
             shown = ", ".join(str(row) for row, _ in self.ragged[:3]) + (", ..." if len(self.ragged) > 3 else "")
             others = f" ({len(self.ragged):,} rows of another length: {shown})" if len(self.ragged) > 1 else ""
             what = f"has {count(cells, 'cell')}, but the header has {width}{others}"
-            mend = "quote texts that hold a comma, and write decimals with a point" if cells > width else "see that the file was not cut off"
+            mend = "quote texts that hold a comma, and write decimals with a point" if cells > width else CUT_OFF
             findings.append(Finding("error", at(row), what, mend))
         if self.hollow:
             others = f" ({len(self.hollow):,} such rows)" if len(self.hollow) > 1 else ""
-            findings.append(Finding("error", at(self.hollow[0]), f"all cells are empty, a row of separators alone{others}", "remove it"))
+            findings.append(Finding("error", at(self.hollow[0]), f"all cells are empty, a row of separators alone{others}", "remove that row"))
         last = int(rows[-1]) if len(rows) else 0
         inside = [row for row in self.blank if row < last]
         if inside:
