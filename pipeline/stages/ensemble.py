@@ -255,5 +255,7 @@ def _say(scores: dict[str, Any]) -> None:
         for name in ("default", "fitted"):
             taken = f" <- taken by ensemble.decisions={decisions['asked']}" if name == decisions["chosen"] else ""
             log.info("ensemble  %-30s %s%s", f"{name} decisions", describe(decisions[name]), taken)
+        if decisions["asked"] == "auto":
+            log.info("ensemble  %-30s %s", "the rule, fold by fold", describe(scores["submitted"]))
     for note in scores["notes"]:
         log.info("ensemble  %s", note)
