@@ -30,7 +30,8 @@ def finish(script: str, config: Path, outputs: Path, *words: str) -> float:
 def results(outputs: Path) -> dict[str, str]:
     files = [*outputs.rglob("values.npy"), *outputs.rglob("submission.csv"), *outputs.rglob("history.csv")]
     found = {str(path.relative_to(outputs)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    assert len([name for name in found if name.endswith("values.npy")]) == 8  # 3 folds x (oof, test), the blend's oof and test
+    assert len([name for name in found if name.endswith("values.npy")]) == 9  # 3 folds x (oof, test), the three oof as one, the blend's oof and test
+    assert not list(outputs.rglob("views.npy")), "what the views said is gone when all networks have predicted"
     return found
 
 
