@@ -228,7 +228,10 @@ def _scores(
     for member, part in zip(members, parts, strict=True):
         own = problem if (part.fold == problem.fold).all() else replace(problem, fold=part.fold)
         singles[member.config.experiment] = score(own.scored(part.values), member.optimistic, over=own)
-    schemes = {name: score(problem.scored(values), reasons, fitted.better.get(name)) for name, values in fitted.out_of_fold.items()}
+    schemes: dict[str, dict[str, Any]] = {}
+    for name, values in fitted.out_of_fold.items():  # whose draws are the fit's
+        schemes[name] = validation(problem, problem.scored(values), reasons) | {"interval": list(fitted.intervals[name])}
+        schemes[name] |= {"better": fitted.better[name]} if name in fitted.better else {}
     asked = section.models if len(parts) > 1 else "equal"
     scores: dict[str, Any] = {"metric": problem.metric.name, "asked": section.models, "chosen": fitted.chosen, "experiments": singles, "schemes": schemes}
     names = [member.config.experiment for member in members]
