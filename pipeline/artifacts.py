@@ -6,6 +6,7 @@ fingerprint that the stage would have now is not computed again.
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -134,6 +135,16 @@ def join_names(names: Iterable[str]) -> str:
     return joined if len(joined) <= LONGEST_NAME else f"{joined[:LONGEST_NAME]}-{digest(joined)[:HEX_IN_KEYS]}"
 
 
+TRIAL = re.compile(r"(.+)-trial-\d{3,}(-whole|-seed-?\d+)?")
+
+
+def trial_name(study: str, number: int, suffix: str = "") -> str:
+    """Of the experiment that a study's trial is; suffix: "-whole" or "-seed43" for its settings on all folds, or on another split."""
+    name = f"{study}-trial-{number:03d}{suffix}"
+    assert TRIAL.fullmatch(name)
+    return name
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The only builder of paths under `outputs/<competition>/`."""
@@ -192,6 +203,20 @@ class Workspace:
     def ensemble(self, names: Iterable[str]) -> Path:
         """A blend of experiments."""
         return self.root / "ensembles" / join_names(names)
+
+    @property
+    def studies(self) -> Path:
+        """Storages of studies, and a folder for each."""
+        return self.root / "studies"
+
+    def study(self, name: str) -> Path:
+        """What a study ends in: its page, its trials as a table, its result, its best trials as configs."""
+        return self.studies / name
+
+    def is_trial(self, experiment: str) -> bool:
+        """Whether an experiment belongs to a study that is there."""
+        found = TRIAL.fullmatch(experiment)
+        return found is not None and self.study(found[1]).is_dir()
 
     def labelled(self, name: str) -> Path:
         """New pictures with what a finished run says of them."""

@@ -79,6 +79,14 @@ def is_config(word: str) -> bool:
     return word.endswith((".yaml", ".yml"))
 
 
+def one_config(words: Sequence[str]) -> "tuple[Config, Path]":
+    """The only config that is named, with its overrides, and its file."""
+    paths = [word for word in words if not is_override(word)]
+    if len(paths) != 1:
+        raise UserError(f"write one CONFIG, but got {', '.join(paths) or 'none'}")
+    return load_configs(words)[0], Path(paths[0])
+
+
 def load_configs(words: Sequence[str]) -> "list[Config]":
     """Configs in the order given, each with every override."""
     from pipeline.config_files import load_config

@@ -2,7 +2,7 @@
 
 A config is frozen once read. A string below a field is its documentation; it also ends up in
 `configs/schema.json`, from which editors complete keys. The sections on data are in `config_data.py`,
-those on training in `config_training.py`; reading files is `config_files.py`.
+those on training in `config_training.py`, that on studies in `config_tuning.py`; reading files is `config_files.py`.
 """
 
 import re
@@ -29,10 +29,11 @@ from pipeline.config_training import (
     call_arguments,
     in_epochs,
 )
+from pipeline.config_tuning import Tune, Tuned
 
 __all__ = ["Augment", "Cache", "Competition", "Component", "Config", "Dedup", "Distillation", "Duration", "Ensemble", "ExtraTrain", "Folds", "Images"]
 __all__ += ["Loss", "Mixing", "Model", "Optimizer", "Predict", "PseudoLabels", "Runtime", "Schedule", "Section", "Submission", "Task", "Teacher"]
-__all__ += ["Thresholds", "Train", "View", "call_arguments", "CLASS_TASKS", "FORMAT_TASKS", "LOSS_TASKS", "METRIC_TASKS"]
+__all__ += ["Thresholds", "Train", "Tune", "Tuned", "View", "call_arguments", "CLASS_TASKS", "FORMAT_TASKS", "LOSS_TASKS", "METRIC_TASKS"]
 
 View = Literal[
     "identity",
@@ -189,6 +190,8 @@ class Config(Section):
     ensemble: Ensemble = Ensemble()
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
+    tune: Tune = Tune()
+    tuned: Tuned | None = None
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -214,8 +217,13 @@ class Config(Section):
             "train.patience": self.train.patience is not None,
             "schedule.name=plateau": self.schedule.name == "plateau",
             "teacher.distillation.labels=out_of_fold": bool(self.teacher and self.teacher.distillation and self.teacher.distillation.labels == "out_of_fold"),
+            self._study: bool(self.tuned and self.tuned.split_seed == self.folds.seed),
         }
         return tuple(reason for reason, holds in chosen.items() if holds)
+
+    @property
+    def _study(self) -> str:
+        return f"chosen on these folds among {self.tuned.trials} trials of study {self.tuned.study}" if self.tuned else ""
 
     @property
     def classes_in_a_cell(self) -> int:

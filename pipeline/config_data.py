@@ -80,6 +80,8 @@ class Competition(Section):
 
     name: Slug
     """Folder under `outputs/` in which everything of this competition is written."""
+    slug: Slug | None = None
+    """Its name in its address on Kaggle; null: `name`."""
     root: AnyPath
     """Folder of the competition's files; never written (the bundled digits excepted)."""
     id: str | None

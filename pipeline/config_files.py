@@ -8,7 +8,7 @@ list) is read first, from the same folder; mappings merge, lists replace, and a 
 import json
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Config
+from pipeline.config_tuning import KINDS
 from pipeline.errors import UserError, did_you_mean
 
 Origins = dict[tuple[str, ...], str]
@@ -74,18 +75,92 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     data.setdefault("experiment", path.stem)
     for override in overrides:
         keys, value = _parse_override(override)
-        for key in reversed(keys):
-            value = {key: value}
-        data = _merge(data, value, origins, f"override {override}")
+        data = _merge(data, _nested(keys, value), origins, f"override {override}")
     try:
         return Config.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise UserError(_explain(error, origins, str(path))) from None
 
 
+def change_config(config: Config, changes: Mapping[str, Any], source: str) -> Config:
+    """The config with other values by key, as overrides would give it; a number in a key counts the items of a list, from 0.
+
+    A component's name comes before its arguments, in whatever order they are given. UserError for a key or a value that the schema
+    refuses; source: who asks for the changes, in words.
+    """
+    data: dict[str, Any] = json.loads(config.model_dump_json())
+    origins: Origins = {(): source}
+    for key, value in sorted(changes.items(), key=lambda change: change[0].rpartition(".")[2] not in ("name", "backbone")):
+        parts = key.split(".")
+        for place in range(len(parts) - 1, 0, -1):
+            items = _found(data, parts[:place])
+            if isinstance(items, list):  # lists are replaced whole
+                if not parts[place].isdigit() or int(parts[place]) >= len(items):
+                    raise UserError(f"{source}: {key}: {'.'.join(parts[:place])} has {len(items)} items, numbered from 0")
+                rest = _nested(parts[place + 1 :], value)
+                changed = _merge(items[int(parts[place])], rest, {}, "", tuple(parts[: place + 1]))
+                value, parts = [*items[: int(parts[place])], changed, *items[int(parts[place]) + 1 :]], parts[:place]
+        data = _merge(data, _nested(parts, value), origins, source)
+    try:
+        return Config.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise UserError(_explain(error, origins, source)) from None
+
+
+def _found(data: Any, parts: Sequence[str]) -> Any:
+    """What stands in nested data under these keys; None where there is nothing."""
+    for part in parts:
+        if isinstance(data, list):
+            data = data[int(part)] if part.isdigit() and int(part) < len(data) else None
+        else:
+            data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
+def _nested(parts: Sequence[str], value: Any) -> Any:
+    for part in reversed(parts):
+        value = {part: value}
+    return value
+
+
+def value_at(config: Config, key: str) -> Any:
+    """The plain value of a key in dotted form, e.g. train.epochs or augment.train.1.p; None where there is none."""
+    return _found(json.loads(config.model_dump_json()), key.split("."))
+
+
 def write_config(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal one."""
     return yaml.dump(json.loads(config.model_dump_json()), Dumper=_Dumper, sort_keys=False)
+
+
+def write_difference(config: Config, base: Path) -> str:
+    """The config as YAML with `_base_` and what differs from that file, beside which it is to lie; the whole where YAML cannot say the difference.
+
+    Its experiment is left out: it is the name of the file to be.
+    """
+    raw, _ = _read(base, ())
+    old = load_config(base).model_copy(update={"experiment": config.experiment})
+    changed = _difference(json.loads(old.model_dump_json()), json.loads(config.model_dump_json()), ())
+    merged = _merge(raw, changed, {}, "") | {"experiment": config.experiment}
+    try:
+        said = Config.model_validate_json(json.dumps(merged), strict=True) == config
+    except ValidationError:
+        said = False
+    if not said:
+        return yaml.dump(json.loads(config.model_dump_json(exclude={"experiment"})), Dumper=_Dumper, sort_keys=False)
+    return yaml.dump({"_base_": base.name, **changed}, Dumper=_Dumper, sort_keys=False)
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any], at: tuple[str, ...]) -> dict[str, Any]:
+    """What of `new` is to be merged over `old`."""
+    found = {}
+    for key, value in new.items():
+        if key in old and json.dumps(old[key], sort_keys=True) == json.dumps(value, sort_keys=True):
+            continue
+        before, place = old.get(key), (*at, key)
+        nested = isinstance(value, dict) and isinstance(before, dict) and not _is_another_component(before, value, place)
+        found[key] = _difference(before, value, place) if nested and isinstance(before, dict) else value
+    return found
 
 
 def json_schema() -> str:
@@ -136,8 +211,9 @@ def _merge(old: Any, new: Any, origins: Origins, source: str, at: tuple[str, ...
 
 
 def _is_another_component(old: dict[str, Any], new: dict[str, Any], at: tuple[str, ...]) -> bool:
-    """Whether the old keys say nothing about the new mapping: another name or backbone, or arguments emptied."""
+    """Whether the old keys say nothing about the new mapping: another name or backbone, another kind of dimension, or arguments emptied."""
     changed = any(key in new and key in old and new[key] != old[key] for key in ("name", "backbone"))
+    changed = changed or (at[:2] == ("tune", "space") and any(key in new and key not in old for key in KINDS) and any(key in old for key in KINDS))
     return (changed and at != ("competition",)) or (not new and at[-1:] == ("arguments",))
 
 

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early; our own mistakes stay plain assertions."""
+"""The ways in which a run ends early; our own mistakes stay plain assertions."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,6 +14,10 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """A fold or a run that could not finish although its input was fine; scripts exit with code 1."""
+
+
+class Stopped(Exception):
+    """Raised by what watches a run, to end it: what is trained so far stays, and nothing is amiss."""
 
 
 def did_you_mean(word: str, known: Iterable[str], count: int = 1) -> str:

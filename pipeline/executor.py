@@ -3,13 +3,14 @@
 A cluster's engine can take the same tasks: plain data in, a manifest on disk out.
 """
 
+import contextlib
 import functools
 import logging
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from pipeline.config import Config
-from pipeline.errors import RunFailed, UserError
-from pipeline.runtime import CtrlC, die_with, start_logging
+from pipeline.errors import RunFailed, Stopped, UserError
+from pipeline.runtime import CtrlC, die_with, free_memory, start_logging
 
 log = logging.getLogger(__name__)
 SAVING = 60.0  # seconds that processes have to save after Ctrl-C
@@ -92,30 +93,55 @@ def run_tasks(tasks: Sequence[Task], work: Work, devices: Sequence[str], jobs_pe
     return outcome
 
 
+_kept: dict[tuple[str, ...], ProcessPoolExecutor] | None = None  # by their devices
+
+
+@contextlib.contextmanager
+def keep_processes() -> Iterator[None]:
+    """Inside, processes stay when their tasks are done and take the next ones: a process takes seconds to start."""
+    global _kept
+    assert _kept is None, "not to be nested"
+    _kept = {}
+    try:
+        yield
+    finally:
+        pools, _kept = list(_kept.values()), None
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+
 def _run_pool(outcome: Outcome, tasks: Sequence[Task], work: Work, slots: Sequence[str]) -> list[Task]:
     """Runs tasks in one process per slot and notes how they end; returns those that a killed process left undone."""
+    undone: list[Task] = []
+    pool = (_kept or {}).pop(tuple(slots), None) or _open_pool(slots)
+    futures = {pool.submit(_in_process, work, task): task for task in tasks}
+    processes = list((pool._processes or {}).values())
+    try:
+        for future in tqdm(as_completed(futures), total=len(futures), desc="train", unit="network", leave=False, delay=2, disable=None):
+            try:
+                _note(outcome, futures[future], future.result)
+            except BrokenProcessPool:
+                undone.append(futures[future])
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_processes(processes, SAVING if isinstance(error, KeyboardInterrupt) else 0)
+        raise
+    if _kept is None or undone:
+        pool.shutdown()
+    else:
+        _kept[tuple(slots)] = pool
+    return undone
+
+
+def _open_pool(slots: Sequence[str]) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     for slot in slots:
         queue.put(slot)
-    undone: list[Task] = []
-    with ProcessPoolExecutor(len(slots), context, _start_process, (queue, os.getpid())) as pool:
-        futures = {pool.submit(_in_process, work, task): task for task in tasks}
-        processes = list((pool._processes or {}).values())
-        try:
-            for future in tqdm(as_completed(futures), total=len(futures), desc="train", unit="network", leave=False, delay=2, disable=None):
-                try:
-                    _note(outcome, futures[future], future.result)
-                except BrokenProcessPool:
-                    undone.append(futures[future])
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            _end(processes, SAVING if isinstance(error, KeyboardInterrupt) else 0)
-            raise
-    return undone
+    return ProcessPoolExecutor(len(slots), context, _start_process, (queue, os.getpid()))
 
 
-def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
+def end_processes(processes: Sequence[BaseProcess], seconds: float) -> None:
     """Ends processes; they have so many seconds to save what they did. A fold that is cut off goes on from its checkpoint."""
     try:
         if seconds:
@@ -135,7 +161,7 @@ def _note(outcome: Outcome, task: Task, run: Callable[[], bool]) -> None:
     try:
         if not run():
             outcome.claimed.append(task)
-    except (UserError, KeyboardInterrupt, BrokenProcessPool):
+    except (UserError, Stopped, KeyboardInterrupt, BrokenProcessPool):
         raise
     except OSError as error:
         if error.errno is not None:
@@ -168,3 +194,5 @@ def _in_process(work: Work, task: Task) -> bool:
     except Exception as error:  # not every exception can travel to the parent
         log.exception("train     %s failed", task)
         raise RunFailed(f"{type(error).__name__}: {error}") from None
+    finally:
+        free_memory()  # for those who share the device, while this process waits for another task

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import itertools
 import logging
 import multiprocessing
@@ -26,7 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Every random draw of the project starts from one of these, so that no two purposes share a stream.
-PURPOSES = ("initialise", "shuffle", "augment", "mix", "dropout", "bootstrap", "halves")
+PURPOSES = ("initialise", "shuffle", "augment", "mix", "dropout", "bootstrap", "halves", "search")
 
 
 def stream(purpose: str, *numbers: int) -> np.random.SeedSequence:
@@ -126,6 +127,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))
+
+
+def free_memory() -> None:
+    """Gives back what a GPU's allocator keeps, so that what failed for lack of memory is not the next one's reason, nor another process's."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 class Interrupted(KeyboardInterrupt):

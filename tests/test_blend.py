@@ -169,7 +169,7 @@ def test_a_kill_while_predicting_again_costs_time_and_nothing_else(work: Path, r
     assert run("a.yaml")[0] == 0
     before = (work / "submission.csv").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.stages.predict._look", lambda group: os._exit(9))
+        patch.setattr("pipeline.stages.predict.look", lambda group: os._exit(9))
         child = os.fork()
         if child == 0:
             run_script("", submit_all, ["a.yaml", "--force", "predict"])

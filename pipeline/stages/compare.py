@@ -35,7 +35,8 @@ def report(
     groups, skipped = compare(work, order, _thresholds_of(config, work))
     lines += describe_groups(groups, width)
     write_comparison(groups, [work.comparison, *([copy] if copy else [])])
-    return [*lines, "", f"comparison  {copy or work.comparison}: every column"], skipped
+    studies = [f"study       {path}: its trials" for path in sorted(work.studies.glob("*/report.html"))]
+    return [*lines, "", *studies, f"comparison  {copy or work.comparison}: every column"], skipped
 
 
 def find_competition(outputs: Path, name: str) -> Workspace:
@@ -88,6 +89,8 @@ def compare(work: Workspace, order: Order = "cv", thresholds: tuple[str, Thresho
     rows, skipped = read_standings(work)
     rows = with_notes(rows, read_ledger(work))
     if not rows:
+        if pages := sorted(work.studies.glob("*/report.html")):
+            raise UserError(f"{work.root}: nothing to compare yet but the trials of a study: see {pages[0]}")
         also = f" ({len(skipped)} folders cannot be read, e.g. {skipped[0]})" if skipped else ""
         raise UserError(f"{work.root}: no experiment yet{also}; run python scripts/run_folds.py CONFIG")
     metrics = sorted({row.metric for row in rows} - {""})

@@ -118,8 +118,7 @@ def blend_experiments(members: Sequence[Predicted], section: Ensemble) -> Blende
     target, truth, metric = first.prepared.target, first.prepared.truth, first.config.competition.metric
     notes: list[str] = []
     parts = _common([member.out_of_fold(section.temperature, section.seed).in_classes(target.classes) for member in members], members, notes)
-    groups = dict(zip(first.prepared.folds["id"], first.prepared.folds["group"], strict=True))
-    problem = problem_of(parts[0], target, truth, metric, groups)
+    problem = problem_of(parts[0], target, truth, metric, first.prepared.groups)
     if section.models not in ("auto", *schemes_for(problem)):
         raise UserError(
             f"ensemble.models: {section.models} does not fit {metric} of a {target.task} target; fitting are auto, {', '.join(schemes_for(problem))}"

@@ -7,29 +7,24 @@ the held-out rows, of which `predict.tta: auto` chooses its views, then the test
 import functools
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from pipeline.artifacts import build_stage
 from pipeline.ensembling.scores import cross_validation, describe
-from pipeline.executor import Task
 from pipeline.files import digest, lock, write_json
-from pipeline.predictions import Predictions
-from pipeline.stages.jobs import Job, make_job, piece_folder, test_rows
+from pipeline.stages.jobs import Job, make_job, piece_folder
 from pipeline.stages.learning import held_out_rows
-from pipeline.stages.networks import Network, Piece, Trained, cached, every_test_row, manifest_of, seed_mean
+from pipeline.stages.looking import Wanted, groups_of, held_out, look, looking
+from pipeline.stages.networks import Network, Trained, cached, every_test_row, seed_mean
 from pipeline.stages.predicted import Predicted
 from pipeline.stages.prepare import optimistic
 from pipeline.stages.views import Wish, choose, fit_hours, load_looked, require_one_limit, views_json, wish_of
 
 log = logging.getLogger(__name__)
-MOST_BYTES = 4e9  # of networks that look at a picture together, and of what they say; more take turns
-Wanted = tuple[Job, Task, Piece]
 
 
 def predict(experiments: Sequence[Trained], force: bool = False) -> list[Predicted]:
@@ -63,8 +58,8 @@ def _waiting(jobs: Sequence[Job], force: bool) -> list[Job]:
 
 def _predict(jobs: Sequence[Job]) -> None:
     """Everything that is missing of these experiments."""
-    for group in tqdm(_looking(jobs), desc="predict", unit="fold", leave=False, delay=2, disable=None):
-        _look(group)
+    for group in tqdm(looking(jobs), desc="predict", unit="fold", leave=False, delay=2, disable=None):
+        look(group)
     wishes: dict[str, Wish] = {}
     for job in jobs:
         looked, costs = load_looked(job), _measure(job)
@@ -74,7 +69,7 @@ def _predict(jobs: Sequence[Job]) -> None:
     if wishes:
         fit_hours(jobs, wishes)
     wanted = [(job, task, piece) for job in jobs for task in job.predicting if not (piece := job.piece(task, "test", job.views)).done]
-    for group in _groups(wanted, "test"):
+    for group in groups_of(wanted, "test"):
         _write_test(group)
     for job in jobs:
         build_stage(job.stage, job.folder / "manifest.json", functools.partial(_finish, job))
@@ -86,7 +81,7 @@ def _predict(jobs: Sequence[Job]) -> None:
 def _finish(job: Job) -> tuple[str, dict[str, Any]]:
     """Writes the out-of-fold predictions of the views that predict, their CV, and what each view is worth."""
     config, prepared = job.config, job.trained.prepared
-    pieces = [_held_out(job, task) for task in job.folds]
+    pieces = [held_out(job, task) for task in job.folds]
     out_of_fold = seed_mean(pieces)
     out_of_fold.save(job.folder / "oof")
     reasons = [*optimistic(config, prepared.lessons), *(["predict.max_hours"] if job.hurried else [])]
@@ -99,49 +94,6 @@ def _finish(job: Job) -> tuple[str, dict[str, Any]]:
     return digest([part.digest() for part in [*pieces, *tests]]), record
 
 
-# ---------------------------------------------------------------- pictures to predictions
-
-
-def _groups(wanted: Iterable[Wanted], split: str) -> list[list[Wanted]]:
-    """Networks that look at the same pictures in the same form, and fit into memory together."""
-    found: dict[str, list[list[Wanted]]] = {}
-    for job, task, piece in wanted:
-        config, prepared = job.config, job.trained.prepared
-        rows = [test_rows(job.trained)] if split == "test" else [prepared.folds_digest, *task.hidden]
-        images, runtime = config.images.model_dump(mode="json", exclude={"corrupt"}), config.runtime
-        alike = [str(prepared.cache), prepared.cache_digest[split], rows, images, config.predict.batch_size, runtime.device, runtime.threads]
-        groups = found.setdefault(digest(alike), [[]])
-        if groups[-1] and sum(_bytes(other, one, split) for other, one, _ in groups[-1]) + _bytes(job, task, split) > MOST_BYTES:
-            groups.append([])
-        groups[-1].append((job, task, piece))
-    return [group for groups in found.values() for group in groups]
-
-
-def _bytes(job: Job, task: Task, split: str) -> float:
-    """Of a network in memory, and of what it says: view by view, where the views are not merged batch by batch."""
-    prepared = job.trained.prepared
-    views = len(job.looked) if split == "train" else len(job.views) if job.config.predict.merge == "ranks" else 1
-    rows = len(held_out_rows(prepared, task)) if split == "train" else len(prepared.ids("test"))
-    return 4.0 * (float(manifest_of(task).record["parameters"]) + views * rows * len(prepared.classes))
-
-
-def _looking(jobs: Sequence[Job]) -> list[list[Wanted]]:
-    """The networks that have not looked at their held-out rows, in groups."""
-    return _groups([(job, task, piece) for job in jobs for task in job.folds if not (piece := job.piece(task, "views", job.looked)).done], "train")
-
-
-def _look(group: Sequence[Wanted]) -> None:
-    """What networks say of their held-out rows, view by view."""
-    from pipeline.inference.predict import predict_views
-
-    job, task, _ = group[0]
-    networks = [Network(other.config, other.trained.prepared, one) for other, one, _ in group]
-    members = [network.member(other.looked) for network, (other, _, _) in zip(networks, group, strict=True)]
-    pictures = cached(job.config, job.trained.prepared, "train", held_out_rows(job.trained.prepared, task)["id"].tolist())
-    for (_, _, piece), values in zip(group, predict_views(networks[0].reader, members, pictures), strict=True):
-        piece.save_views(values)
-
-
 def _measure(job: Job) -> dict[str, float]:
     """Seconds of a picture's forward pass through one of its networks, by view, and of loading it; nothing where nobody asks."""
     from pipeline.inference.predict import measure_costs
@@ -151,21 +103,6 @@ def _measure(job: Job) -> dict[str, float]:
     network, rows = Network(job.config, job.trained.prepared, job.folds[0]), held_out_rows(job.trained.prepared, job.folds[0])
     costs = measure_costs(network.reader, [network.member(job.looked)], cached(job.config, job.trained.prepared, "train", rows["id"].tolist()))
     return {"loading": costs.loading, **dict(zip(job.looked, costs.passes[0].tolist(), strict=True))}
-
-
-def _held_out(job: Job, task: Task) -> Predictions:
-    """What a network says of the rows that it did not see, the views merged that had no say from these rows."""
-    from pipeline.inference.tta import merge_views
-
-    prepared, rows = job.trained.prepared, held_out_rows(job.trained.prepared, task)
-    told = job.piece(task, "views", job.looked).load_views()
-    fold = rows["fold"].to_numpy(dtype=np.int16)
-    values = np.empty((len(rows), len(prepared.classes)), dtype=np.float32)
-    for number in np.unique(fold).tolist():
-        inside, views = np.flatnonzero(fold == number), job.views_of_fold.get(number, job.views)
-        chosen: npt.NDArray[np.float32] = told[[job.looked.index(view) for view in views]][:, inside]
-        values[inside] = merge_views(chosen, job.config.predict.merge, prepared.target.task)
-    return job.piece(task, "oof", job.views_of_fold.get(task.fold, job.views)).save(Predictions(tuple(rows["id"]), prepared.classes, values, fold))
 
 
 def _write_test(group: Sequence[Wanted]) -> None:

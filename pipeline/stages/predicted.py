@@ -20,6 +20,13 @@ from pipeline.stages.prepare import Prepared
 from pipeline.training.metrics import METRICS
 
 
+def calibrated(part: Predictions, prepared: Prepared, metric: str, seed: int, fold: int) -> Predictions:
+    """A fold's rows, sorted by id, each half with the temperature that was fitted on the other half; seed: of the halves."""
+    part, target = part.by_id(), prepared.target
+    problem = problem_of(part, target, prepared.truth, metric, prepared.groups)
+    return replace(part, values=cross_fitted_temperature(part.values, problem.numbers, problem.group, target.task, seed, fold))
+
+
 @dataclass(frozen=True)
 class Predicted:
     """What an experiment predicts."""
@@ -77,10 +84,7 @@ class Predicted:
         return seed_mean([self._calibrated(task, seed) for task in self._folds()])
 
     def _calibrated(self, task: Task, seed: int) -> Predictions:
-        target, groups = self.prepared.target, dict(zip(self.prepared.folds["id"], self.prepared.folds["group"], strict=True))
-        part = load_piece(self.folder, task, "oof").by_id()
-        problem = problem_of(part, target, self.prepared.truth, self.config.competition.metric, groups)
-        return replace(part, values=cross_fitted_temperature(part.values, problem.numbers, problem.group, target.task, seed, task.fold))
+        return calibrated(load_piece(self.folder, task, "oof"), self.prepared, self.config.competition.metric, seed, task.fold)
 
     def weights(self, how: str) -> dict[str, float]:
         """By name of a network: its weight on test rows, sum 1. Folds are weighed as `how` says within each seed; beside them a network on

@@ -56,6 +56,11 @@ class Prepared:
         """Target by id of every row in the folds."""
         return dict(zip(self.folds["id"], self.folds["target"], strict=True))
 
+    @property
+    def groups(self) -> dict[str, str]:
+        """By id, what rows that stand in one fold have in common; "" for a row of its own."""
+        return dict(zip(self.folds["id"], self.folds["group"], strict=True))
+
     def extra_without(self, hidden: Collection[int]) -> pd.DataFrame:
         """The further labelled rows that a network trains on which must not see these folds."""
         return self.extra[~self.extra["fold"].isin(hidden)]

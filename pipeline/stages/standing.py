@@ -79,7 +79,7 @@ class Standing:
 
 
 def read_standings(work: Workspace) -> tuple[list[Standing], list[str]]:
-    """Every experiment, ensemble and submission, and a line for each folder or file that was skipped."""
+    """Every experiment, ensemble and submission, and a line for each folder or file that was skipped. A study's trials stand on its own page."""
     skipped: list[str] = []
     experiments: dict[str, Standing] = {}
     ensembles: dict[str, Standing] = {}
@@ -99,7 +99,8 @@ def read_standings(work: Workspace) -> tuple[list[Standing], list[str]]:
             if known is not None and known.low is None and (known.metric, known.cv, known.rows) == (single.metric, single.cv, single.rows):
                 experiments[single.name] = replace(known, low=single.low, high=single.high)
     submissions = [_submission(work, path, ensembles, skipped) for path in kept_submissions(work, skipped)]
-    return [*experiments.values(), *ensembles.values(), *submissions], skipped
+    shown = [row for row in experiments.values() if row.cv is not None or not work.is_trial(row.name)]
+    return [*shown, *ensembles.values(), *submissions], skipped
 
 
 def submitted_score(scores: Mapping[str, Any]) -> Mapping[str, Any]:

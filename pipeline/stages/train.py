@@ -4,10 +4,10 @@ import functools
 import logging
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,13 @@ from pipeline.ensembling.scores import mark
 from pipeline.errors import RunFailed, UserError
 from pipeline.executor import FULL, Task, run_tasks
 from pipeline.files import DigestMemory, digest_table, lock, write_text
+from pipeline.stages.borrow import borrow
 from pipeline.stages.learning import fold_data, learned, load_lesson
 from pipeline.stages.prepare import Prepared, optimistic, workspace
 from pipeline.stages.versions import define_stage
+
+if TYPE_CHECKING:
+    from pipeline.training.engine import Watch
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +60,12 @@ def full_tasks(config: Config) -> list[Task]:
     return [Task(config, seed, FULL) for seed in config.train.seeds if config.train.full_data]
 
 
-def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = False) -> None:
-    """Trains those of an experiment's networks that are not trained yet, or all of them `again`. RunFailed lists what is missing."""
+def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = False, watch: "Watch | None" = None) -> None:
+    """Trains those of an experiment's networks that are not trained yet, or all of them `again`. RunFailed lists what is missing.
+
+    What another experiment has trained with the same settings is taken over. watch: is told each epoch of the only task.
+    """
+    assert watch is None or len(tasks) == 1, "a watch stays in its process"
     config = tasks[0].config
     stages = [train_stage(task, prepared) for task in tasks]
     for task, stage in zip(tasks, stages, strict=True) if not again else ():
@@ -71,13 +79,13 @@ def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = Fals
         log.info("train     up to date: %s in %s", _counted(tasks), folder)
         _clear(tasks)
         return
-    _check_before(config, prepared, tasks)
+    check_before(config, prepared, tasks)
     for old in _replaced(tasks) if again else []:
-        _remove(old)
+        remove_network(old)
     if own and (again or not (folder / "config.yaml").exists()):
         write_text(folder / "config.yaml", write_config(config))
     started = time.monotonic()
-    failed = _run_all(config, prepared, open_tasks)
+    failed = _run_all(config, open_tasks, functools.partial(train_fold, prepared, again=again, watch=watch))
     if failed:
         raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + ". The other networks are kept; the same command goes on")
     _clear(tasks)
@@ -103,15 +111,15 @@ def _counted(tasks: Sequence[Task]) -> str:
     return f"{len(tasks)} {noun}{'s' if len(tasks) > 1 else ''}{' on all rows' if tasks[0].fold == FULL else ''}"
 
 
-def _run_all(config: Config, prepared: Prepared, tasks: list[Task]) -> list[tuple[Task, str]]:
+def _run_all(config: Config, tasks: list[Task], work: Callable[..., bool]) -> list[tuple[Task, str]]:
     """First every fold that is free, then those that another process had claimed."""
     from pipeline.runtime import devices
 
     found, jobs = devices(config.runtime.device), config.runtime.jobs_per_device
-    outcome = run_tasks(tasks, functools.partial(train_fold, prepared, wait=False), found, jobs)
+    outcome = run_tasks(tasks, functools.partial(work, wait=False), found, jobs)
     failed = outcome.failed
     if outcome.claimed:
-        failed += run_tasks(outcome.claimed, functools.partial(train_fold, prepared, wait=True), found, jobs).failed
+        failed += run_tasks(outcome.claimed, functools.partial(work, wait=True), found, jobs).failed
     return failed
 
 
@@ -192,7 +200,8 @@ def _replaced(tasks: Sequence[Task]) -> list[Path]:
     return sorted(folders | {old for seed in seeds for pattern in ("folds_*", "all") for old in seed.glob(pattern)})
 
 
-def _remove(folder: Path) -> None:
+def remove_network(folder: Path) -> None:
+    """Deletes a network, and how it was trained."""
     with lock(folder / ".lock", wait=f"train: waiting for another process in {folder}"):
         (folder / "manifest.json").unlink(missing_ok=True)
         for path in (*folder.glob("*.pt"), folder / "history.csv"):
@@ -209,7 +218,7 @@ def _refuse_changed(task: Task, stage: Stage) -> None:
     refuse_changed(folder, {**manifest.settings, **manifest.inputs}, {**stage.settings, **stage.inputs})
 
 
-def _check_before(config: Config, prepared: Prepared, tasks: Sequence[Task]) -> None:
+def check_before(config: Config, prepared: Prepared, tasks: Sequence[Task]) -> None:
     """Faults that every network would meet, and damaged lessons, found once before the first one starts; downloads weights from the hub."""
     from pipeline.runtime import devices, stay_offline_without_network
 
@@ -240,15 +249,18 @@ def _extreme_shapes(rows: pd.DataFrame, size: int) -> list[tuple[int, int]]:
     return [min(shapes), min(shapes, key=lambda shape: shape[1]), max(shapes, key=lambda shape: shape[0] * shape[1])]
 
 
-def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool) -> bool:
-    """Trains one fold on a device; False if another process has claimed it and `wait` is false."""
+def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool, again: bool = False, watch: "Watch | None" = None) -> bool:
+    """Trains one fold on a device, or takes it over unless it is wanted `again`; False if another process has claimed it and `wait` is false."""
     folder, stage = fold_folder(task), train_stage(task, prepared)
     with lock(folder / ".lock", wait=f"train: waiting for another process in {folder}" if wait else None) as held:
         if not held:
             return False
         if finished(stage, folder / "manifest.json") is None:
             _refuse_changed(task, stage)
-            manifest = build_stage(stage, folder / "manifest.json", functools.partial(_fit, prepared, task, device, stage))
+            if not again and (other := borrow(folder, stage)):
+                log.info("train     %s: the same as in experiment %s, taken over", task.name, other)
+                return True
+            manifest = build_stage(stage, folder / "manifest.json", functools.partial(_fit, prepared, task, device, stage, watch))
             log.info("train     %s: %s", task.name, _how_it_went(task, prepared, manifest.record))
     return True
 
@@ -260,7 +272,7 @@ def _how_it_went(task: Task, prepared: Prepared, record: Mapping[str, Any]) -> s
     return f"{task.config.competition.metric} {score}, {record['seconds']:.0f} s{mark(optimistic(task.config, prepared.lessons))}"
 
 
-def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tuple[str, dict[str, Any]]:
+def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage, watch: "Watch | None") -> tuple[str, dict[str, Any]]:
     """Builds model, loaders and trainer of a fold; returns the digest of the weights and how it went."""
     import torch
 
@@ -286,7 +298,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage) -> tupl
         title=task.name,
     )
     normalise = Normalise(config.images, device, config.train.channels_last)
-    trainer = Trainer(model, fold_data(prepared, task, device), recipe, normalise, place, device, stage.inputs.get("stop_after"))
+    trainer = Trainer(model, fold_data(prepared, task, device), recipe, normalise, place, device, stage.inputs.get("stop_after"), watch)
     weights = trainer.run()
     return digest_weights(weights), {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -58,14 +58,14 @@ def _in_order(pieces: Sequence[npt.NDArray[np.float32]], names: Sequence[str]) -
 
 
 def choose(job: Job, looked: Looked, costs: Mapping[str, float]) -> None:
-    """Sets the job's views, and what each is worth; costs: seconds of a picture's forward pass, by view."""
+    """Sets the job's views, and what each is worth; costs: seconds of a picture's forward pass, by view; empty: what views are worth is not asked."""
     found, problem = looked.found, looked.problem
     loss = view_loss(found, problem.numbers, problem.metric.name)
     if job.config.predict.tta == "auto":
         job.views = choose_views(found, loss)
         job.views_of_fold = cross_fitted_views(found, loss)[1]
         log.info("predict   %s: chosen of %d views: %s", job.name, len(job.looked), ", ".join(job.views))
-    if len(job.looked) > 1:
+    if costs and len(job.looked) > 1:
         milliseconds = {view: 1000 * costs[view] for view in job.looked}
         job.table = view_table(found, problem.numbers, loss, problem.score, milliseconds)
 

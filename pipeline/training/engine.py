@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -42,12 +42,14 @@ from pipeline.training.surgery import freeze_backbone, train_mode, use_gradient_
 log = logging.getLogger(__name__)
 CHECK_EVERY = 50  # batches between looks at the device for a loss that is not finite
 SAY_EVERY = 30.0  # seconds between lines of progress
+Watch = Callable[[Mapping[str, float]], None]
 
 
 class Trainer:
     """Trains one fold from its start or from its checkpoint; `run` returns the weights to predict with.
 
-    stop_after: epochs of the schedule that are trained; None: all.
+    stop_after: epochs of the schedule that are trained; None: all. watch: is told each epoch's row, of a resumed run every epoch once more,
+    and may raise Stopped, whereupon the checkpoint stays.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Trainer:
         place: Place,
         device: torch.device,
         stop_after: int | None = None,
+        watch: Watch | None = None,
     ) -> None:
         section = recipe.train
         memory_format = torch.channels_last if section.channels_last else torch.contiguous_format
@@ -66,6 +69,7 @@ class Trainer:
         if section.gradient_checkpointing:
             use_gradient_checkpointing(self.model)
         self.data, self.recipe, self.normalise, self.place, self.device = data, recipe, normalise, place, device
+        self.watch: Watch = watch or (lambda row: None)
         self.head = head_names(self.model)
         self.epochs = section.epochs if stop_after is None else stop_after
         self.targets = data.outputs.learn(data.train_targets).to(device)
@@ -143,10 +147,13 @@ class Trainer:
         total = self.epochs * len(self.data.batches)
         position = self.epoch * len(self.data.batches) + self.batch
         said = time.monotonic()
+        for row in self.history.rows:
+            self.watch(row)
         with tqdm(total=total, initial=position, desc=self.place.name, unit="batch", leave=False, delay=2, disable=None) as bar:
             while not self.done:
                 self.train_epoch(bar)
                 row = self._finish_epoch()
+                self.watch(row)
                 bar.set_postfix({"loss": f"{row['train_loss']:.3f}", self.data.metric: f"{row[self.data.metric]:.4f}"})
                 if time.monotonic() - said > SAY_EVERY and not self.done:
                     said = time.monotonic()
