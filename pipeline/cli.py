@@ -4,6 +4,7 @@ Exit codes: 0; 1 a failed fold or run; 2 something the user can mend; 130 Ctrl-C
 """
 
 import argparse
+import contextlib
 import logging
 import re
 import sys
@@ -55,7 +56,9 @@ def exit_code(work: Callable[[], int | None]) -> int:
     except RunFailed as error:
         return _fail(f"failed: {error}", 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on", 130)
+        with contextlib.suppress(KeyboardInterrupt):  # a second one has nothing left to stop
+            print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
     except OSError as error:
         if error.errno is None:
             raise

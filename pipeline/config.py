@@ -205,9 +205,16 @@ class Config(Section):
                 raise ValueError(f"{key} must be below train.epochs, but got {duration} and {self.train.epochs}")
         if in_epochs(self.schedule.every, self.train.epochs) == 0 or self.schedule.every in ("0 steps", "0 step"):
             raise ValueError(f"schedule.every must be above 0, but got {self.schedule.every}")
+        if self.tune.unseen_seed == self.folds.seed:
+            raise ValueError(f"tune.unseen_seed is of a split that a study has not seen, but got folds.seed, {self.folds.seed}; write another, or -1")
         if self.teacher is not None and self.teacher.experiment == self.experiment:
             raise ValueError(f"teacher.experiment: {self.experiment} cannot teach itself; give the student a name of its own: experiment=NEW")
         return self
+
+    @property
+    def chooses_by_score(self) -> bool:
+        """Whether the metric on the held-out rows decides a network's weights."""
+        return self.train.checkpoint in ("best", "soup") or self.train.patience is not None or self.schedule.name == "plateau"
 
     @property
     def optimistic(self) -> tuple[str, ...]:
@@ -217,13 +224,16 @@ class Config(Section):
             "train.patience": self.train.patience is not None,
             "schedule.name=plateau": self.schedule.name == "plateau",
             "teacher.distillation.labels=out_of_fold": bool(self.teacher and self.teacher.distillation and self.teacher.distillation.labels == "out_of_fold"),
-            self._study: bool(self.tuned and self.tuned.split_seed == self.folds.seed),
+            self._study: bool(self.tuned and (self.folds.seed in self.tuned.split_seeds or self.folds.strategy == "column")),
         }
         return tuple(reason for reason, holds in chosen.items() if holds)
 
     @property
     def _study(self) -> str:
-        return f"chosen on these folds among {self.tuned.trials} trials of study {self.tuned.study}" if self.tuned else ""
+        if self.tuned is None:
+            return ""
+        number = f"{self.tuned.trials} trials" if self.tuned.trials else "the trials"
+        return f"chosen on these folds among {number} of study {self.tuned.study}"
 
     @property
     def classes_in_a_cell(self) -> int:

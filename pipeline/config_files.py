@@ -136,19 +136,20 @@ def write_config(config: Config) -> str:
 def write_difference(config: Config, base: Path) -> str:
     """The config as YAML with `_base_` and what differs from that file, beside which it is to lie; the whole where YAML cannot say the difference.
 
-    Its experiment is left out: it is the name of the file to be.
+    Its experiment is left out where the base leaves it out: it is the name of the file to be.
     """
-    raw, _ = _read(base, ())
-    old = load_config(base).model_copy(update={"experiment": config.experiment})
-    changed = _difference(json.loads(old.model_dump_json()), json.loads(config.model_dump_json()), ())
-    merged = _merge(raw, changed, {}, "") | {"experiment": config.experiment}
     try:
-        said = Config.model_validate_json(json.dumps(merged), strict=True) == config
-    except ValidationError:
-        said = False
-    if not said:
-        return yaml.dump(json.loads(config.model_dump_json(exclude={"experiment"})), Dumper=_Dumper, sort_keys=False)
-    return yaml.dump({"_base_": base.name, **changed}, Dumper=_Dumper, sort_keys=False)
+        raw, _ = _read(base, ())
+        old = load_config(base)
+        changed = _difference(json.loads(old.model_dump_json()), json.loads(config.model_dump_json()), ())
+        if "experiment" not in raw:
+            changed.pop("experiment", None)
+        merged = {"experiment": config.experiment, **_merge(raw, changed, {}, "")}
+        if Config.model_validate_json(json.dumps(merged), strict=True) == config:
+            return yaml.dump({"_base_": base.name, **changed}, Dumper=_Dumper, sort_keys=False)
+    except (UserError, ValidationError):  # the base is no config without its overrides, or not any more
+        pass
+    return write_config(config)
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], at: tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.config_data import Positive, Section, Slug
+from pipeline.errors import did_you_mean
 
 Number = int | float
 Label = str
@@ -89,26 +90,29 @@ def label_values(values: list[Any]) -> dict[Label, Any]:
     return dict(zip(labels, values, strict=True))
 
 
-def _read_space(data: Any) -> Any:
+def _read_space(data: Any, above: str = "") -> Any:
     """Dimensions by name, from keys with dots or nested mappings; a plain list stands for its choices."""
     if not isinstance(data, Mapping):
         raise ValueError(
             f"a space maps config keys to what is searched, e.g. {{optimizer.learning_rate: {{low: 1e-4, high: 1e-2, log: true}}}}, but got {data!r:.60}"
         )
     found: dict[str, AnyDimension] = {}
-    for name, value in data.items():
+    for key, value in data.items():
+        name = f"{above}{key}"
+        if value is None:  # drops what a base has written
+            continue
         if isinstance(value, Dimension):
             found[name] = value  # type: ignore[assignment]
         elif isinstance(value, list):
             found[name] = _built(Choices, name, {"choices": value})
         elif not isinstance(value, Mapping):
             raise ValueError(f"{name}: write {{low: ..., high: ...}}, a list, or {{choices: {{LABEL: VALUE}}}}, but got {value!r:.60}")
-        elif kinds := {KINDS[key] for key in value if key in KINDS}:
+        elif kinds := {KINDS[word] for word in value if word in KINDS}:
             if len(kinds) > 1:
                 raise ValueError(f"{name}: a dimension has low and high, choices or settings, not several of them")
             found[name] = _built(kinds.pop(), name, value)
         else:
-            found |= {f"{name}.{key}": dimension for key, dimension in _read_space(value).items()}
+            found |= _read_space(value, f"{name}.")
     return found
 
 
@@ -119,15 +123,21 @@ def _built(kind: type[Range] | type[Choices] | type[Combinations], name: str, da
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{name}{'.' if at else ''}{at}: {text[0].lower()}{text[1:]}") from None
+        if first["type"] == "extra_forbidden":
+            text, at = f'unknown key "{at}"{did_you_mean(at, kind.model_fields)}', ""
+        elif first["type"] == "too_short":
+            text = "write two values or more"
+        given = "" if "but got" in text else f", but got {dict(data)!r:.80}"
+        raise ValueError(f"{name}{'.' if at else ''}{at}: {text[0].lower()}{text[1:]}{given}") from None
 
 
 class Tune(Section):
     """A study: what `scripts/tune.py` searches, and how it judges."""
 
-    space: Annotated[dict[str, AnyDimension], BeforeValidator(_read_space)] = Field(default_factory=dict)
+    space: Annotated[dict[str, AnyDimension], BeforeValidator(lambda data: _read_space(data))] = Field(default_factory=dict)
     """By config key: {low, high, log, step}, a list of values, or {choices: {label: value}}; under any other name {settings: {label: {key: value}}},
-    for keys that change together. `when: {dimension: label}` makes one conditional. augment.train.1.p is a key, too: of the second component."""
+    for keys that change together. `when: {dimension: label}` makes one conditional; null drops one of a base. augment.train.1.p is a key, too: of
+    the second component."""
     ready: tuple[Literal["optimizer", "augment", "mixing", "regularisation", "tta", "ensemble"], ...] = ()
     """Ready spaces around the config's own values, beside `space`, which wins where both name a key."""
     folds: Positive | None = None
@@ -169,7 +179,7 @@ class Tuned(Section):
     """The study's name."""
     trial: Annotated[int, Field(ge=0)]
     """Number of the trial."""
-    trials: Positive
-    """Trials among which it was chosen."""
-    split_seed: int
-    """folds.seed of the search."""
+    trials: Positive | None
+    """Trials among which it was chosen; null: of a trial itself, which is one of them."""
+    split_seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    """folds.seed of the search, and of those before it."""

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -79,9 +79,10 @@ class Outcome:
 
 def run_tasks(tasks: Sequence[Task], work: Work, devices: Sequence[str], jobs_per_device: int) -> Outcome:
     """Runs every task; one that fails does not stop the others. UserError, which would meet each, stops all."""
-    slots = [device for _ in range(jobs_per_device) for device in devices][: len(tasks)]
+    every = [device for _ in range(jobs_per_device) for device in devices]
+    slots = every[: len(tasks)] if _kept is None else every
     outcome = Outcome([], [])
-    if len(slots) <= 1:
+    if len(tasks) <= 1 or len(slots) <= 1:
         for task in tasks:
             _note(outcome, task, functools.partial(work, task, slots[0]))
             CtrlC().stop_if_asked()
@@ -93,7 +94,7 @@ def run_tasks(tasks: Sequence[Task], work: Work, devices: Sequence[str], jobs_pe
     return outcome
 
 
-_kept: dict[tuple[str, ...], ProcessPoolExecutor] | None = None  # by their devices
+_kept: dict[tuple[str, ...], ProcessPoolExecutor] | None = None  # one at most, by its devices
 
 
 @contextlib.contextmanager
@@ -105,16 +106,30 @@ def keep_processes() -> Iterator[None]:
     try:
         yield
     finally:
-        pools, _kept = list(_kept.values()), None
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
+        _close_kept()
+        _kept = None
+
+
+def _close_kept() -> None:
+    for pool in (_kept or {}).values():
+        pool.shutdown(cancel_futures=True)
+    (_kept or {}).clear()
+
+
+def _submit(tasks: Sequence[Task], work: Work, slots: Sequence[str]) -> tuple[ProcessPoolExecutor, "dict[Future[bool], Task]"]:
+    """Hands tasks to the processes that are kept for these slots, or to new ones."""
+    if (pool := (_kept or {}).pop(tuple(slots), None)) is not None:
+        with contextlib.suppress(BrokenProcessPool):  # one was killed while it waited
+            return pool, {pool.submit(_in_process, work, task): task for task in tasks}
+    _close_kept()
+    pool = _open_pool(slots)
+    return pool, {pool.submit(_in_process, work, task): task for task in tasks}
 
 
 def _run_pool(outcome: Outcome, tasks: Sequence[Task], work: Work, slots: Sequence[str]) -> list[Task]:
     """Runs tasks in one process per slot and notes how they end; returns those that a killed process left undone."""
     undone: list[Task] = []
-    pool = (_kept or {}).pop(tuple(slots), None) or _open_pool(slots)
-    futures = {pool.submit(_in_process, work, task): task for task in tasks}
+    pool, futures = _submit(tasks, work, slots)
     processes = list((pool._processes or {}).values())
     try:
         for future in tqdm(as_completed(futures), total=len(futures), desc="train", unit="network", leave=False, delay=2, disable=None):

@@ -6,7 +6,6 @@ python scripts/benchmark_tuning.py CONFIG [--trials 20] [key=value ...]
 import argparse
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +29,8 @@ def measure(words: Sequence[str], trials: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for pruner in ("auto", "none"):
             [config] = load_configs([*words, "tune.sampler=random", f"tune.pruner={pruner}", f"outputs={Path(folder) / pruner}"])
-            started = time.monotonic()
-            searched = search(config, Wanted(trials)).searched
-            seconds[pruner] = time.monotonic() - started
+            found = search(config, Wanted(trials))
+            searched, seconds[pruner] = found.searched, found.seconds
             best, counts = searched.best[0], Counter(row.state for row in searched.rows)
             states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
             print(f"pruner {searched.pruner:6} {states}; {seconds[pruner]:.0f} s; best {best.values[0]:.4f}, trial {best.number}", flush=True)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +12,20 @@ from pipeline.files import atomic
 TAKEN = ("last.pt", "history.csv")
 
 
-def borrow(folder: Path, stage: Stage) -> str | None:
+def borrow(folder: Path, stage: Stage, metric: str, optimistic: Sequence[str]) -> str | None:
     """Puts into a network's folder what an experiment beside it has there, if that is this stage's; returns that experiment's name.
 
     Files are linked where the disk allows it, so that they take no room twice; whoever trains one of the two again leaves the other as
-    it is. None where there is none, or where it went away meanwhile. The caller holds the folder's lock.
+    it is. None where there is none that was scored by the same metric, or where it went away meanwhile. The caller holds the folder's lock.
+    optimistic: why the borrower's score flatters, which the other's may not.
     """
     own = folder.parents[1]
     for path in sorted(own.parent.glob(f"*/{folder.parent.name}/{folder.name}/manifest.json")):
-        if path.parent != folder and (manifest := finished(stage, path)) is not None and _take(path.parent, folder, manifest):
+        manifest = finished(stage, path) if path.parent != folder else None
+        if manifest is None or manifest.record.get("metric") != metric:
+            continue
+        own_record = {**manifest.record, "optimistic": list(optimistic), "taken_from": path.parents[2].name}
+        if _take(path.parent, folder, replace(manifest, record=own_record)):
             return path.parents[2].name
     return None
 
@@ -34,7 +40,7 @@ def _take(source: Path, folder: Path, manifest: Manifest) -> bool:
             shutil.copytree(source / "tensorboard", folder / "tensorboard")
     except FileNotFoundError:
         return False
-    replace(manifest, record={**manifest.record, "taken_from": source.parents[1].name}).write(folder / "manifest.json")
+    manifest.write(folder / "manifest.json")
     return True
 
 

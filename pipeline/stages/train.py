@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.training.engine import Watch
 
 log = logging.getLogger(__name__)
+KEPT = ". The other networks are kept; the same command goes on"
 
 
 def train(config: Config, prepared: Prepared, force: Collection[str] = ()) -> list[Task]:
@@ -74,7 +75,7 @@ def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = Fals
     folder = workspace(config).experiment(config.experiment)
     own = all(task.also_hidden is None for task in tasks)
     if not open_tasks:
-        if own and not _says_how(folder / "config.yaml", config):
+        if own and not says_how(folder / "config.yaml", config):
             write_text(folder / "config.yaml", write_config(config))  # a run was killed between its last network and this
         log.info("train     up to date: %s in %s", _counted(tasks), folder)
         _clear(tasks)
@@ -87,14 +88,15 @@ def train_networks(tasks: Sequence[Task], prepared: Prepared, again: bool = Fals
     started = time.monotonic()
     failed = _run_all(config, open_tasks, functools.partial(train_fold, prepared, again=again, watch=watch))
     if failed:
-        raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + ". The other networks are kept; the same command goes on")
+        raise RunFailed("; ".join(f"{task}: {reason}" for task, reason in failed) + KEPT)
     _clear(tasks)
     if own:
         write_text(folder / "config.yaml", write_config(config))
     log.info("train     %s in %.0f s -> %s", _counted(open_tasks), time.monotonic() - started, folder)
 
 
-def _says_how(path: Path, config: Config) -> bool:
+def says_how(path: Path, config: Config) -> bool:
+    """Whether a saved config trains the same networks."""
     return path.exists() and _training_settings(load_config(path)) == _training_settings(config)
 
 
@@ -151,6 +153,8 @@ def train_stage(task: Task, prepared: Prepared) -> Stage:
         inputs["also_hidden"] = task.also_hidden
     if task.fold == FULL:
         inputs["stop_after"] = _shown_epochs(task)
+    if config.chooses_by_score:
+        inputs["metric"] = config.competition.metric
     settings = _training_settings(config)
     if prepared.lessons is not None and config.teacher is not None:
         settings["teacher"] = config.teacher.model_dump(mode="json")
@@ -257,7 +261,7 @@ def train_fold(prepared: Prepared, task: Task, device: str, *, wait: bool, again
             return False
         if finished(stage, folder / "manifest.json") is None:
             _refuse_changed(task, stage)
-            if not again and (other := borrow(folder, stage)):
+            if not again and (other := borrow(folder, stage, task.config.competition.metric, optimistic(task.config, prepared.lessons))):
                 log.info("train     %s: the same as in experiment %s, taken over", task.name, other)
                 return True
             manifest = build_stage(stage, folder / "manifest.json", functools.partial(_fit, prepared, task, device, stage, watch))
@@ -306,6 +310,7 @@ def _fit(prepared: Prepared, task: Task, device_name: str, stage: Stage, watch: 
         "threads": config.runtime.threads,
         "compile": config.runtime.compile,
         "precision": str(trainer.autocast or torch.float32),
+        "metric": config.competition.metric,
         "optimistic": list(optimistic(config, prepared.lessons)),
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         **trainer.record,

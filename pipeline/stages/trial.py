@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.artifacts import Manifest, trial_name
 from pipeline.config import Config, Tune, Tuned
+from pipeline.errors import RunFailed, UserError
 from pipeline.executor import Task
 from pipeline.files import digest, lock
 from pipeline.runtime import free_memory
@@ -19,11 +20,12 @@ from pipeline.stages.judge import fold_score, judge
 from pipeline.stages.networks import Trained
 from pipeline.stages.prepare import Prepared, prepare, workspace
 from pipeline.stages.teach import teach
-from pipeline.stages.train import fold_folder, fold_tasks, remove_network, train_networks, train_stage
+from pipeline.stages.train import KEPT, fold_folder, fold_tasks, remove_network, says_how, train_networks, train_stage
 from pipeline.tuning.space import Space
 from pipeline.tuning.study import Attempt, Result
+from pipeline.tuning.trials import TrialRow
 
-SAY_LESS = ("pipeline.artifacts", *(f"pipeline.stages.{stage}" for stage in ("prepare", "teach", "train", "predict")))
+SAY_LESS = ("timm", "pipeline.artifacts", "pipeline.data", *(f"pipeline.stages.{stage}" for stage in ("prepare", "teach", "train", "predict", "views")))
 
 
 @dataclass(frozen=True)
@@ -31,30 +33,25 @@ class Search:
     """What every trial of a study shares; plain data, for workers.
 
     space: around the config of a trial, with as many epochs as a trial has; folds: that a trial trains, the first ones; pruner: folds,
-    epochs or none; timed: whether the seconds of training are an objective, too; device, jobs: of this worker.
+    epochs or none; plain: whether folds are compared by pictures as they are, since some trial chooses its views, which takes all folds;
+    timed: whether the seconds of training are an objective, too; device, jobs: of this worker; rows: digest of the folds.
     """
 
     space: Space
     folds: int
     pruner: str
+    plain: bool
     timed: bool
     device: str
     jobs: int
-
-    @property
-    def plain(self) -> bool:
-        """Whether folds are compared by pictures as they are: some trial chooses its views, which takes all folds."""
-        asked = [self.space.base.predict.tta]
-        for name, dimension in self.space.dimensions.items():
-            choices = getattr(dimension, "choices", {}) if name == "predict.tta" else {}
-            asked += [*choices.values(), *(keys.get("predict.tta") for keys in getattr(dimension, "settings", {}).values())]
-        return "auto" in asked
+    rows: str
 
     def config(self, number: int, parameters: Mapping[str, Any]) -> Config:
         """The experiment that a trial is."""
         config = self.space.config_of(parameters, f"trial {number}")
         runtime = config.runtime.model_copy(update={"device": self.device, "jobs_per_device": self.jobs})
-        return as_trial(config, number).model_copy(update={"runtime": runtime})
+        config = as_trial(config, number).model_copy(update={"runtime": runtime})
+        return mark_tuned(config, self.space.base.experiment, number, None) if number else config
 
 
 def as_trial(config: Config, number: int) -> Config:
@@ -69,9 +66,10 @@ def as_trial(config: Config, number: int) -> Config:
     )
 
 
-def mark_tuned(config: Config, study: str, trial: int, trials: int) -> Config:
-    """The config with the mark that its CV on these folds was chosen."""
-    return config.model_copy(update={"tuned": Tuned(study=study, trial=trial, trials=trials, split_seed=config.folds.seed)})
+def mark_tuned(config: Config, study: str, trial: int, trials: int | None) -> Config:
+    """The config with the mark that its CV on these folds was chosen; splits that an earlier study chose on stay in it."""
+    seeds = dict.fromkeys([*(config.tuned.split_seeds if config.tuned else ()), config.folds.seed])
+    return config.model_copy(update={"tuned": Tuned(study=study, trial=trial, trials=trials, split_seeds=tuple(seeds))})
 
 
 @dataclass
@@ -88,19 +86,25 @@ class Runner:
         with quiet():
             try:
                 return self._run(config, attempt)
+            except RunFailed as error:  # of a trial, which does not go on
+                raise RunFailed(str(error).removesuffix(KEPT)) from None
             finally:
                 free_memory()
 
     def _run(self, config: Config, attempt: Attempt) -> Result:
         prepared = teach(config, self._prepare(config))
+        if prepared.folds_digest != self.search.rows:
+            raise UserError("its settings change which rows are scored, or their folds; leave that out of tune.space")
+        make_way(config, prepared)
         tasks = [task for task in fold_tasks(config) if task.fold < self.search.folds]
         batches = self._batches(config, tasks)
         for number, together in enumerate(batches):
             self._train(together, prepared, attempt, number == 0)
             attempt.note(folds_trained=len({task.fold for batch in batches[: number + 1] for task in batch}))
-            for fold in sorted({task.fold for task in together}) if self.search.pruner == "folds" else ():
+            folds = sorted({task.fold for task in together}) if self.search.pruner == "folds" else []
+            for fold in folds:
                 score = fold_score(Trained(config, prepared, [task for task in together if task.fold == fold]), self.search.plain)
-                attempt.report(fold, score)
+                attempt.report(fold, score, ask=fold == folds[-1] and together is not batches[-1])
         judged = judge(Trained(config, prepared, tasks))
         seconds = training_seconds(tasks)
         kept = {key: judged.score[key] for key in ("folds", "mean", "spread", "rows")}
@@ -130,7 +134,6 @@ class Runner:
         return [*watched, *([task for task in rest if task.fold in group] for group in groups)]
 
     def _train(self, tasks: Sequence[Task], prepared: Prepared, attempt: Attempt, first: bool) -> None:
-        make_way(tasks, prepared)
         if not (first and self.search.pruner == "epochs"):
             train_networks(tasks, prepared)
             return
@@ -144,16 +147,31 @@ class Runner:
             watch({str(key): float(value) for key, value in row.items()})
 
 
-def make_way(tasks: Sequence[Task], prepared: Prepared) -> None:
+def differing(rows: Sequence[TrialRow], space: Space) -> list[TrialRow]:
+    """The trials without those that an earlier one among them is the same config as."""
+    found: dict[str, TrialRow] = {}
+    for row in rows:
+        found.setdefault(digest(space.changes(row.parameters)), row)
+    return list(found.values())
+
+
+def make_way(config: Config, prepared: Prepared) -> None:
     """Deletes what an earlier study of the same name has left in a trial's folders: that one was deleted, or begun with other settings."""
     from pipeline.training.checkpoint import load_checkpoint
 
-    for task in tasks:
-        folder, stage = fold_folder(task), train_stage(task, prepared)
-        manifest = Manifest.read(folder / "manifest.json")
-        found = (load_checkpoint(folder) or {}).get("fingerprint") if manifest is None else manifest.fingerprint
-        if found not in (None, stage.fingerprint):
+    for task in fold_tasks(config):
+        folder, own = fold_folder(task), (train_stage(task, prepared).fingerprint, config.competition.metric)
+        if (manifest := Manifest.read(folder / "manifest.json")) is not None:
+            found = manifest.fingerprint, manifest.record.get("metric")
+        elif (state := load_checkpoint(folder)) is not None:
+            found = state["fingerprint"], next((name for row in state["history"] for name in row if name == own[1]), None if state["history"] else own[1])
+        else:
+            continue
+        if found != own:
             remove_network(folder)
+    path = workspace(config).experiment(config.experiment) / "config.yaml"
+    if path.exists() and not says_how(path, config):
+        path.unlink()
 
 
 def forget(config: Config, name: str) -> None:
@@ -180,7 +198,7 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in SAY_LESS]
     before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.ERROR if logger.name == "timm" else logging.WARNING)
     try:
         yield
     finally:

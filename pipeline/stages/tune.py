@@ -4,7 +4,6 @@ import contextlib
 import functools
 import logging
 import os
-import re
 import signal
 import threading
 import time
@@ -15,25 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, Tune
-from pipeline.config_files import change_config
-from pipeline.config_tuning import AnyDimension, Range
-from pipeline.errors import RunFailed, UserError
+from pipeline.errors import RunFailed, UserError, did_you_mean
 from pipeline.executor import keep_processes
-from pipeline.files import digest
-from pipeline.runtime import CtrlC
-from pipeline.stages.prepare import Prepared, prepare, workspace
+from pipeline.files import digest, read_json, write_json
+from pipeline.runtime import CtrlC, stay_offline_without_network
+from pipeline.stages.planning import Wanted, check_choices, check_wanted, folds_of, for_trials, identity_of, plan_of, pruner_of, search_of
+from pipeline.stages.prepare import prepare, workspace
 from pipeline.stages.teach import teach
-from pipeline.stages.train import check_before, fold_tasks, train_stage
-from pipeline.stages.trial import Runner, Search, forget
+from pipeline.stages.trial import Runner, Search, differing, forget
 from pipeline.stages.tuned import Searched, conclude
-from pipeline.stages.versions import STAGE_VERSION
 from pipeline.training.metrics import METRICS
 from pipeline.tuning.building import build_space
-from pipeline.tuning.pruning import resolve_pruner
-from pipeline.tuning.space import Space, keys_of, labels_of
-from pipeline.tuning.storage import is_local_file, locate, without_password
+from pipeline.tuning.space import Space
+from pipeline.tuning.storage import file_of, is_local_file, locate, without_password
 from pipeline.tuning.study import Plan, find_study, open_study, run_trials
-from pipeline.tuning.trials import Parameter, TrialRow, ranked, read_trials
+from pipeline.tuning.trials import TrialRow, ranked, read_trials
 from pipeline.tuning.workers import run_workers
 
 if TYPE_CHECKING:
@@ -41,19 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MOST_ADDED = 5  # best trials of an earlier study of other settings or folds that are tried again
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a study is asked for; trials: finished ones in all; minutes: after which no trial goes on; added: names of earlier studies;
-    command: what was typed, for the page."""
-
-    trials: int
-    workers: int = 1
-    storage: str | None = None
-    minutes: float | None = None
-    added: Sequence[str] = ()
-    command: str = ""
 
 
 def tune(config: Config, path: Path, wanted: Wanted) -> dict[str, Any]:
@@ -77,19 +59,28 @@ class Found:
     study: "optuna.study.Study"
     plan: Plan
     searched: Searched
+    seconds: float
+    """In trials, of this run."""
 
 
 def search(config: Config, wanted: Wanted) -> Found:
     """The trials alone, until they are there or the time is up, and the page about them."""
-    space, folds = build_space(_for_trials(config)), _folds(config)
-    common = _search(config, space, folds)
+    check_wanted(wanted)
+    if config.model.weights == "hub" or "model." in str(config.tune.space):
+        stay_offline_without_network()  # before timm is imported
+    space, folds = build_space(for_trials(config)), folds_of(config)
+    pruner = pruner_of(config, space, folds)
+    plan = plan_of(config, wanted, pruner)
+    earlier = {name: find_study(_earlier(plan, name), name) for name in wanted.added}
     prepared = teach(space.base, prepare(space.base))
-    _check_choices(space, prepared)
-    plan = _plan(config, wanted, common)
-    study = open_study(plan, _identity(config, space, prepared, common), space.own())
-    _add_earlier(study, plan, space, wanted.added)
+    common = search_of(config, space, folds, pruner, prepared.folds_digest)
+    identity = identity_of(config, space, prepared, common, check_choices(space, prepared))
+    _refuse_another(plan, identity)
+    study = open_study(plan, identity, space.own())
+    _add_earlier(study, plan, space, earlier)
     log.info("tune      study %s of %d dimensions, pruner %s -> %s", config.experiment, len(space.dimensions), common.pruner, without_password(plan.storage))
     work = functools.partial(_work, plan, common, config.tune)
+    started = time.monotonic()
     try:
         if wanted.workers == 1:
             with keep_processes():
@@ -97,113 +88,46 @@ def search(config: Config, wanted: Wanted) -> Found:
         else:
             run_workers(wanted.workers, work, plan.deadline)
     finally:
-        found = Found(study, plan, Searched(config, space, read_trials(study), folds, common.pruner))
+        found = Found(study, plan, Searched(config, space, read_trials(study), folds, pruner), time.monotonic() - started)
         with contextlib.suppress(Exception):  # whatever ended the trials is what is to be said
             write_page(found, wanted, None)
     return found
 
 
-# ---------------------------------------------------------------- what is searched, and how
+def _refuse_another(plan: Plan, identity: Mapping[str, Any]) -> None:
+    """UserError where a study of this name lies in another storage: its trials have the same folders. Notes where this one lies."""
+    path, own = plan.folder / "storage.json", {"storage": without_password(plan.storage), "identity": digest(identity)}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        other = read_json(path)
+        gone = is_local_file(other["storage"]) and not file_of(other["storage"]).exists()
+        if other["storage"] != own["storage"] and not gone:
+            raise UserError(
+                f"a study {plan.name} lies in {other['storage']}, and its trials have the same folders as this one's would;"
+                " write experiment=NEW, or --storage as before"
+            )
+    write_json(path, own)
 
 
-def _for_trials(config: Config) -> Config:
-    """The config with as many epochs as a trial has."""
-    return config if config.tune.epochs is None else change_config(config, {"train.epochs": config.tune.epochs}, "tune.epochs")
+def _earlier(plan: Plan, name: str) -> str:
+    """Where an earlier study lies: in the same database, or in a file of its own beside the studies of this competition."""
+    if not is_local_file(plan.storage):
+        return plan.storage
+    located, folder = locate(None, plan.folder.parent, name, 1), plan.folder.parent
+    if not file_of(located).exists():
+        known = sorted(path.stem for path in folder.glob("*") if path.suffix in (".db", ".journal"))
+        raise UserError(f"--add: there is no study {name} in {folder}{did_you_mean(name, known)}")
+    return located
 
 
-def _search(config: Config, space: Space, folds: int) -> Search:
-    section, objectives = config.tune, 1 if config.tune.objectives == "score" else 2
-    epochs_differ = any("train.epochs" in keys_of(name, dimension) for name, dimension in space.dimensions.items())
-    pruner = resolve_pruner(section.pruner, section.threshold, folds, objectives, epochs_differ)
-    return Search(space, folds, pruner, objectives == 2, config.runtime.device, config.runtime.jobs_per_device)
-
-
-def _folds(config: Config) -> int:
-    """How many folds a trial trains."""
-    folds = config.tune.folds or config.folds.n_splits
-    if folds > config.folds.n_splits:
-        raise UserError(f"tune.folds: there are {config.folds.n_splits} folds, but got {folds}; write fewer, or null for all")
-    return folds
-
-
-def _check_choices(space: Space, prepared: Prepared) -> None:
-    """Builds, once, what each choice of a component means: an unknown backbone or augmentation is better known before the first trial."""
-    count, reason = space.refused()
-    if count:
-        log.warning("tune      %d of 64 random draws are refused by the config, and would be trials that fail: %s", count, reason)
-    seen: set[str] = set()
-    for name, dimension in space.dimensions.items():
-        conditions: dict[str, Parameter] = {other: labels[0] for other, labels in dimension.condition().items()}
-        for value in _ends(name, dimension):
-            source = f"tune.space: {name}: {value}"
-            config = space.config_of({**conditions, name: value}, source)
-            built = digest(config.model_dump(mode="json", include={"augment", "model", "optimizer", "loss", "images"}))
-            if built in seen:
-                continue
-            seen.add(built)
-            try:
-                check_before(config, replace(prepared, lessons=None), fold_tasks(config)[:1])
-            except UserError as error:
-                raise UserError(f"{source}: {error}") from None
-
-
-def _ends(name: str, dimension: AnyDimension) -> Sequence[Parameter]:
-    """Every label of a dimension, or the ends of a range that a library is handed; the schema knows the other ranges."""
-    if isinstance(dimension, Range):
-        return [dimension.low, dimension.high] if re.match(r"augment\.train|(model|optimizer|loss)\.arguments", name) else []
-    return labels_of(dimension)
-
-
-def _plan(config: Config, wanted: Wanted, search: Search) -> Plan:
-    section, work = config.tune, workspace(config)
-    sign = METRICS[config.competition.metric].sign
-    return Plan(
-        storage=locate(wanted.storage, work.studies, config.experiment, wanted.workers),
-        name=config.experiment,
-        folder=work.study(config.experiment),
-        directions=("maximize" if sign > 0 else "minimize", *(["minimize"] if search.timed else [])),
-        sampler=section.sampler,
-        startup=section.startup,
-        seed=section.seed,
-        pruner=search.pruner,
-        threshold=section.threshold,
-        trials=wanted.trials,
-        deadline=None if wanted.minutes is None else time.time() + 60 * wanted.minutes,
-    )
-
-
-def _identity(config: Config, space: Space, prepared: Prepared, search: Search) -> dict[str, Any]:
-    """What makes the scores of two trials comparable, and a study the same when it is carried on."""
-    base = space.base
-    inputs = train_stage(fold_tasks(base)[0], prepared).inputs
-    sections = {"images", "augment", "model", "loss", "optimizer", "schedule", "train", "teacher", "predict", "ensemble"}
-    settings = base.model_dump(mode="json", include=sections)
-    settings["model"]["weights"] = inputs["weights"]
-    settings["train"].pop("full_data")
-    for key in ("max_hours", "batch_size"):
-        settings["predict"].pop(key)
-    return {
-        "settings": settings,
-        "space": space.to_json(),
-        "tune": config.tune.model_dump(mode="json", include={"sampler", "startup", "seed", "threshold"}),
-        "objectives": config.tune.objectives,
-        "trial_folds": search.folds,
-        "metric": config.competition.metric,
-        "data": {key: inputs[key] for key in ("target", "folds", "pixels", "extra")},
-        "program": [STAGE_VERSION[name] for name in ("train", "predict", "ensemble")],
-    }
-
-
-def _add_earlier(study: "optuna.study.Study", plan: Plan, space: Space, names: Sequence[str]) -> None:
+def _add_earlier(study: "optuna.study.Study", plan: Plan, space: Space, earlier: "Mapping[str, optuna.study.Study]") -> None:
     """Queues the complete trials of earlier studies, the best first: those of the same folds and settings all, of others the best few.
 
     None of their scores is taken over; a network that is still there with the same settings is, so that a comparable trial costs nothing.
     """
     known = list(study.user_attrs.get("added", []))
-    for name in names:
+    for name, other in earlier.items():
         if name in known:
             continue
-        other = find_study(plan.storage if not is_local_file(plan.storage) else locate(None, plan.folder.parent, name, 1), name)
         rows = [row for row in ranked(read_trials(other), 1 if plan.directions[0] == "maximize" else -1) if space.fits(row.parameters)]
         alike = all(study.user_attrs["identity"][key] == other.user_attrs["identity"][key] for key in ("settings", "data", "metric", "trial_folds"))
         for row in rows if alike else rows[:MOST_ADDED]:
@@ -223,25 +147,26 @@ def _work(plan: Plan, search: Search, section: Tune, number: int, alone: bool = 
     if not alone:
         found = devices(search.device)
         search = replace(search, device=found[number % len(found)], jobs=1)
-    config, study = search.space.base, find_study(plan.storage, plan.name)
+    study = find_study(plan.storage, plan.name)
 
     def say(row: TrialRow, best: TrialRow | None) -> None:
         log.info("tune      %s", _in_words(row, best, search.space))
-        _make_room(config, read_trials(study), plan, section)
+        _make_room(search.space, read_trials(study), plan, section)
 
     with _stop_at(plan.deadline):
         run_trials(plan, search.space.suggest, Runner(search), say)
 
 
-def _make_room(config: Config, rows: Sequence[TrialRow], plan: Plan, section: Tune) -> None:
+def _make_room(space: Space, rows: Sequence[TrialRow], plan: Plan, section: Tune) -> None:
     """Deletes the networks of trials that have ended and are not among the best that are kept."""
     if section.keep is None:
         return
-    best = ranked(rows, 1 if plan.directions[0] == "maximize" else -1)[: max(section.keep, section.top)]
-    open_rows = [row for row in rows if row.state in ("running", "waiting")]  # one that is tried again has the experiment of the one that failed
+    best = differing(ranked(rows, 1 if plan.directions[0] == "maximize" else -1), space)[: max(section.keep, section.top)]
+    # The config's own networks are wanted at the end; a trial that is tried again has the experiment of the one that failed.
+    open_rows = [row for row in rows if row.state in ("running", "waiting") or row.number == 0]
     kept = {row.record.get("experiment") for row in (*best, *open_rows)}
     for name in {str(row.record["experiment"]) for row in rows if row.record.get("experiment") not in (None, *kept)}:
-        forget(config, name)
+        forget(space.base, name)
 
 
 def _in_words(row: TrialRow, best: TrialRow | None, space: Space) -> str:
@@ -259,22 +184,25 @@ def _stop_at(deadline: float | None) -> Iterator[None]:
     if deadline is None:
         yield
         return
-    timer = threading.Timer(max(0.0, deadline - time.time()), _time_is_up)
+    heard: list[bool] = []
+    timer = threading.Timer(min(max(0.0, deadline - time.time()), threading.TIMEOUT_MAX), _time_is_up, [heard])
     timer.daemon = True
-    timer.start()
     try:
+        if time.time() < deadline:
+            timer.start()
         yield
     except KeyboardInterrupt:
-        if time.time() < deadline:
+        if not heard:
             raise
     finally:
         timer.cancel()
-        if time.time() >= deadline:
+        if heard:
             CtrlC.asked = False
 
 
-def _time_is_up() -> None:
+def _time_is_up(heard: list[bool]) -> None:
     log.info("tune      the time is up: the trial that runs is saved, and goes on with the same command")
+    heard.append(True)
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -1,6 +1,10 @@
 """What a study ends in: the tuned config, what it gained on a split that the search never saw, the best trials as configs to blend."""
 
+import errno
+import glob
 import logging
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +16,21 @@ from pipeline.artifacts import trial_name
 from pipeline.config import Config, Tune
 from pipeline.config_files import change_config, value_at, write_config, write_difference
 from pipeline.ensembling.scores import describe
+from pipeline.errors import RunFailed, UserError
 from pipeline.files import read_json, write_json, write_table, write_text
 from pipeline.stages.judge import Judged, compare, judge
 from pipeline.stages.networks import Trained
 from pipeline.stages.prepare import prepare, workspace
 from pipeline.stages.teach import teach
 from pipeline.stages.train import fold_tasks, train_networks
-from pipeline.stages.trial import make_way, mark_tuned, quiet
+from pipeline.stages.trial import differing, forget, make_way, mark_tuned, quiet
 from pipeline.training.metrics import METRICS
 from pipeline.tuning.space import Space
 from pipeline.tuning.trials import TrialRow, ranked
 
 log = logging.getLogger(__name__)
+FLATTERS = "optimistic: chosen on these folds"
+ALIKE = 0.5  # adjusted Rand index of two splits above which the second says little that the first did not
 
 
 @dataclass(frozen=True)
@@ -59,39 +66,82 @@ class Searched:
 
 
 def conclude(searched: Searched, path: Path) -> dict[str, Any]:
-    """Writes the tuned config, beside the file of the config, the comparisons, the best trials' configs and the table; returns what result.json says."""
+    """Writes the tuned config, beside the file of the config, the comparisons, the best trials' configs and the table; returns what result.json says.
+
+    A comparison that fails is a note; the configs are written before.
+    """
     config, best = searched.config, searched.best
     folder = workspace(config).study(config.experiment)
-    write_table(folder / "trials.csv", _table(searched.rows))
+    write_table(folder / "trials.csv", _table(searched))
     first = best[0]
-    notes: list[str] = []
-    changed = {key: [value_at(config, key), value] for key, value in searched.changes(first).items() if value_at(config, key) != value}
-    search, unseen, seed = None, None, None
-    if changed:
-        base = next((row for row in searched.rows if row.number == 0), first)
-        search = _compare(searched, base, first, "whole")
-        seed = _unseen_seed(config, notes)
-        unseen = _compare(searched, base, first, f"seed{seed}", seed) if seed is not None else None
-    else:
-        notes.append("no trial is better than the config as it is, so that no tuned config is written")
     result: dict[str, Any] = {
         "study": config.experiment,
         "metric": config.competition.metric,
-        "best": {"trial": first.number, "value": first.values[0], "changes": changed},
-        "search": search,
-        "unseen": unseen,
-        "unseen_seed": seed,
+        "best": {"trial": first.number, "value": first.values[0], "changes": _changed(searched, first)},
+        "search": None,
+        "unseen": None,
+        "unseen_seed": None,
         "top": _write_top(searched, folder),
         "saved": saved(searched),
-        "notes": notes,
+        "notes": [],
+        "tuned_config": None,
+        "ensemble_command": f"python scripts/submit.py {shlex.quote(str(folder / 'top'))}/*.yaml",
     }
-    result["tuned_config"] = str(_write_tuned(searched, first, path, result, folder)) if changed else None
-    result["ensemble_command"] = f"python scripts/submit.py {folder / 'top'}/*.yaml"
+    if result["best"]["changes"]:
+        _write_tuned(searched, first, path, result, folder)
+        _compare(searched, first, result)
+        result["tuned_config"] = str(_write_tuned(searched, first, path, result, folder))
+    else:
+        result["notes"].append("no trial is better than the config as it is, so that no tuned config is written")
+        _withdraw(path.with_name(f"{config.experiment}-tuned.yaml"), folder / "tuned.json", result["notes"])
+    if config.predict.max_hours is not None:
+        result["notes"].append("predict.max_hours is left out of every score here")
+    forget_former(searched, result)
     write_json(folder / "result.json", result)
     return result
 
 
+def _changed(searched: Searched, row: TrialRow) -> dict[str, list[Any]]:
+    """What a trial changed, by key: the config's own value and the trial's, as both are resolved."""
+    tuned = searched.whole(row)
+    pairs = {key: [value_at(searched.config, key), value_at(tuned, key)] for key in searched.changes(row)}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def forget_former(searched: Searched, result: dict[str, Any]) -> None:
+    """Deletes the networks of comparisons that are the best's no more, unless somebody has predicted with them."""
+    config, work = searched.config, workspace(searched.config)
+    needed = {0, result["best"]["trial"], *(entry["trial"] for entry in result["top"])}
+    for folder in work.experiment("").glob(f"{glob.escape(config.experiment)}-trial-*-*"):
+        found = re.fullmatch(re.escape(config.experiment) + r"-trial-(\d+)-(whole|seed-?\d+)", folder.name)
+        if found and int(found[1]) not in needed and not any(folder.glob("predictions/*/manifest.json")):
+            forget(config, folder.name)
+
+
 # ---------------------------------------------------------------- what it gained
+
+
+def _compare(searched: Searched, best: TrialRow, result: dict[str, Any]) -> None:
+    """The config and its tuned self, each trained on all folds: of the search, and of a split that it never saw."""
+    base = next((row for row in searched.rows if row.number == 0), best)
+    log.info("tune      the config and its tuned self on the folds of the search")
+    result["search"] = _compared(searched, (base, best), "whole", None, result["notes"])
+    if (seed := _unseen_seed(searched.config, result["notes"])) is not None and _is_another_split(searched.config, seed, result["notes"]):
+        log.info("tune      the config and its tuned self on split seed %d", seed)
+        result["unseen"] = _compared(searched, (base, best), f"seed{seed}", seed, result["notes"])
+        result["unseen_seed"] = None if result["unseen"] is None else seed
+
+
+def _compared(searched: Searched, pair: tuple[TrialRow, TrialRow], suffix: str, seed: int | None, notes: list[str]) -> dict[str, Any] | None:
+    section = searched.config.ensemble
+    try:
+        base, best = (_judged(_of_split(searched.whole(row, suffix), seed)) for row in pair)
+        return compare(base, best, section.draws, section.seed)
+    except (RunFailed, UserError) as error:
+        split = "the folds of the search" if seed is None else f"split seed {seed}"
+        log.error("tune      no comparison on %s: %s", split, error)
+        notes.append(f"no comparison on {split}: {error}")
+        return None
 
 
 def _unseen_seed(config: Config, notes: list[str]) -> int | None:
@@ -107,23 +157,31 @@ def _unseen_seed(config: Config, notes: list[str]) -> int | None:
     return None
 
 
-def _compare(searched: Searched, base: TrialRow, best: TrialRow, suffix: str, seed: int | None = None) -> dict[str, Any]:
-    """The config and its tuned self, each trained on all folds of one split."""
-    split = "the folds of the search" if seed is None else f"split seed {seed}"
-    log.info("tune      the config and its tuned self on %s", split)
-    section = searched.config.ensemble
-    first, second = (_judged(searched.whole(row, suffix), seed) for row in (base, best))
-    return compare(first, second, section.draws, section.seed)
+def _is_another_split(config: Config, seed: int, notes: list[str]) -> bool:
+    """Whether the seed moves rows from fold to fold. Groups of unequal sizes may leave it no choice: then there is a note."""
+    from sklearn.metrics import adjusted_rand_score
+
+    with quiet():
+        first, second = (prepare(_of_split(config, one)).folds["fold"] for one in (None, seed))
+    alike = float(adjusted_rand_score(first, second))
+    if alike > ALIKE:
+        notes.append(
+            f"split seed {seed} is nearly the split of the search (adjusted Rand index {alike:.2f}), since groups fit in few ways: no comparison on it"
+        )
+    return alike <= ALIKE
 
 
-def _judged(config: Config, seed: int | None) -> Judged:
+def _of_split(config: Config, seed: int | None) -> Config:
+    """The config on the split of another seed; None: on its own."""
+    return config if seed is None else config.model_copy(update={"folds": config.folds.model_copy(update={"seed": seed})})
+
+
+def _judged(config: Config) -> Judged:
     """The CV of an experiment, which is trained where it is not yet."""
-    if seed is not None:
-        config = config.model_copy(update={"folds": config.folds.model_copy(update={"seed": seed})})
     with quiet():
         prepared = teach(config, prepare(config))
+        make_way(config, prepared)
         tasks = fold_tasks(config)
-        make_way(tasks, prepared)
         train_networks(tasks, prepared)
         found = judge(Trained(config, prepared, tasks))
     log.info("tune      %s: CV %s", config.experiment, describe(found.score))
@@ -152,7 +210,7 @@ def saved(searched: Searched) -> dict[str, Any] | None:
 
 def _write_top(searched: Searched, folder: Path) -> list[dict[str, Any]]:
     """The best trials as configs; they blend as the best one's config says, since an ensemble has one way to."""
-    top, found = searched.best[: searched.config.tune.top], []
+    top, found = differing(searched.best, searched.space)[: searched.config.tune.top], []
     for old in (folder / "top").glob("*.yaml"):
         old.unlink()
     section = searched.whole(top[0]).ensemble
@@ -165,28 +223,42 @@ def _write_top(searched: Searched, folder: Path) -> list[dict[str, Any]]:
 
 
 def _write_tuned(searched: Searched, best: TrialRow, base: Path, result: dict[str, Any], folder: Path) -> Path:
-    """The tuned config beside the one that was given; in the study's folder if somebody has changed what stood there."""
+    """The tuned config beside the one that was given; in the study's folder where that cannot be, or where somebody has changed what stood there."""
     config, name = searched.config, f"{searched.config.experiment}-tuned"
     tuned = change_config(config, searched.changes(best), f"trial {best.number}").model_copy(update={"experiment": name})
     tuned = mark_tuned(tuned, config.experiment, best.number, searched.finished)
-    text = "".join(f"# {line}\n" for line in _head(name, result, searched)) + write_difference(tuned, base)
-    path, written = base.with_name(f"{name}.yaml"), folder / "tuned.json"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        known = read_json(written).get("text") if written.exists() else None
-        if path.read_text(encoding="utf-8") != known:
-            log.warning("tune      %s was not written by this study or was changed since, and stays; the tuned config is in %s", path, folder)
-            path = folder / f"{name}.yaml"
-            text = "".join(f"# {line}\n" for line in _head(name, result, searched)) + write_config(tuned)
-    write_text(path, text)
+    head = "".join(f"# {line}\n" for line in _head(name, result, searched))
+    path, written, text = base.with_name(f"{name}.yaml"), folder / "tuned.json", head + write_difference(tuned, base)
+    known = read_json(written).get("text") if written.exists() else None
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") not in (text, known):
+            raise PermissionError("it was not written by this study, or was changed since, and stays")
+        write_text(path, text)
+    except OSError as error:
+        if error.errno not in (None, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        log.warning("tune      %s: %s; the tuned config is in %s", path, error.strerror or error, folder)
+        path = folder / f"{name}.yaml"
+        write_text(path, head + write_config(tuned))
     write_json(written, {"path": str(path), "text": text})
     return path
 
 
+def _withdraw(path: Path, written: Path, notes: list[str]) -> None:
+    """Deletes the tuned config that the same study wrote when it was better of a trial; one that somebody changed is named."""
+    if not path.exists():
+        return
+    if written.exists() and path.read_text(encoding="utf-8") == read_json(written).get("text"):
+        path.unlink()
+    else:
+        notes.append(f"{path} is of an earlier study")
+
+
 def _head(name: str, result: dict[str, Any], searched: Searched) -> list[str]:
     best, metric = result["best"], result["metric"]
-    lines = [f"{name}: trial {best['trial']} of the {searched.finished} of study {result['study']}, which scored {metric} {best['value']:.4f}"]
+    lines = [f"{name}: trial {best['trial']} of the {searched.finished} of study {result['study']}, which scored {metric} {best['value']:.4f} - {FLATTERS}"]
     if (search := result["search"]) is not None:
-        lines.append(f"on the folds of the search {gain_in_words(search)} - optimistic: chosen on these folds")
+        lines.append(f"on the folds of the search {gain_in_words(search)} - {FLATTERS}")
     if (unseen := result["unseen"]) is not None:
         lines.append(f"on split seed {result['unseen_seed']}, which the search never saw, {gain_in_words(unseen)}")
     return lines
@@ -195,7 +267,8 @@ def _head(name: str, result: dict[str, Any], searched: Searched) -> list[str]:
 def gain_in_words(comparison: dict[str, Any]) -> str:
     """A comparison in words: CV accuracy 0.9965 -> 0.9972 (+0.0007 [-0.0014, 0.0028])."""
     base, tuned, (low, high) = comparison["base"], comparison["tuned"], comparison["interval"]
-    return f"CV {base['metric']} {base['cv']:.4f} -> {tuned['cv']:.4f} ({comparison['difference']:+.4f} [{low:+.4f}, {high:+.4f}])"
+    less = ", less is better" if METRICS[base["metric"]].sign < 0 else ""
+    return f"CV {base['metric']} {base['cv']:.4f} -> {tuned['cv']:.4f} ({comparison['difference']:+.4f} [{low:+.4f}, {high:+.4f}]{less})"
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -204,9 +277,10 @@ def lines(result: dict[str, Any]) -> list[str]:
     pruning = result["saved"]
     saving = f"; pruning saved about {pruning['seconds']:.0f} s of training" if pruning else ""
     found = [f"trials      {', '.join(f'{count} {state}' for state, count in sorted(counts.items()))}{saving}"]
-    found.append(f"best        trial {best['trial']}, {metric} {best['value']:.4f}: {_changes_in_words(best['changes'])}")
+    flatters = f" - {FLATTERS}" if best["trial"] else ""
+    found.append(f"best        trial {best['trial']}, {metric} {best['value']:.4f}{flatters}: {_changes_in_words(best['changes'])}")
     if (search := result["search"]) is not None:
-        found.append(f"search      {gain_in_words(search)} - optimistic: chosen on these folds")
+        found.append(f"search      {gain_in_words(search)} - {FLATTERS}")
     if (unseen := result["unseen"]) is not None:
         spread = f"folds {', '.join(f'{fold:+.4f}' for fold in unseen['folds'])}"
         found.append(f"unseen      {gain_in_words(unseen)}, {spread}, on split seed {result['unseen_seed']}, which the search never saw")
@@ -225,12 +299,14 @@ def _changes_in_words(changes: dict[str, Any]) -> str:
     return ", ".join(found) or "the config as it is"
 
 
-def _table(rows: Sequence[TrialRow]) -> pd.DataFrame:
+def _table(searched: Searched) -> pd.DataFrame:
     """One row per trial: its state, objectives, seconds, reason, experiment, and a column for each dimension."""
+    rows, ranges = searched.rows, searched.space.changes
     names = sorted({name for row in rows for name in row.parameters})
     lines = []
     for row in rows:
+        shown = {name: value if isinstance(value, str) else ranges({name: value})[name] for name, value in row.parameters.items()}
         line: dict[str, Any] = {"trial": row.number, "state": row.state, "value": row.values[0] if row.values else None}
         line |= {"training_seconds": row.record.get("training_seconds"), "seconds": row.seconds, "experiment": row.record.get("experiment", "")}
-        lines.append(line | {"reason": row.reason} | {name: row.parameters.get(name) for name in names})
+        lines.append(line | {"reason": row.reason} | {name: shown.get(name) for name in names})
     return pd.DataFrame(lines)

@@ -20,6 +20,8 @@ NOT_SEARCHED = {
     "competition": "it says what the data is and how it is scored",
     "folds": "folds are frozen: scores on different splits cannot be compared",
     "dedup": "it decides which rows are scored",
+    "images.preprocess": "it decides which pictures are copies, and so which rows are scored",
+    "images.corrupt": "it decides which rows are scored",
     "cache": "it changes the machine's work and not the score",
     "submission": "it is the form of the file and does not change the score",
     "runtime": "it changes the machine's work and not the score",

@@ -135,6 +135,8 @@ def _edges(complete: Sequence[TrialRow], dimensions: Mapping[str, Dimension]) ->
             others = [row for row in complete[1:5] if edge_of(dimension, row.parameters.get(name)) == side]
             also = f", and so does that of {len(others)} of the next {len(complete[1:5])}" if others else ""
             end = dimension.low if side == "lower" else dimension.high
+            if end == 0:  # where most keys end, too
+                continue
             text = f"The best trial's `{short(name, 80)}` lies at the {side} end of its range, {end:.4g}{also}: "
             found.append(Finding("decide" if others else "note", f"{text}a wider range may hold better ones, if the key allows it.", "slices"))
     return found

@@ -99,7 +99,7 @@ def chance_of_being_so_low(differences: np.ndarray) -> float:
 def _behind_the_median(study: "optuna.study.Study", trial: "optuna.trial.FrozenTrial", step: int, maximize: bool) -> str | None:
     import optuna
 
-    pruner = optuna.pruners.MedianPruner(FEWEST_TRIALS, n_warmup_steps=WARM_UP)
+    pruner = optuna.pruners.MedianPruner(FEWEST_TRIALS, n_warmup_steps=WARM_UP + 1)  # it spares steps below this, and epochs count from 1
     if not pruner.prune(study, trial):
         return None
     complete = [other.intermediate_values for other in study.get_trials(deepcopy=False) if other.state.name == "COMPLETE"]

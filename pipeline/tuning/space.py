@@ -68,6 +68,8 @@ class Space:
             else:
                 assert not isinstance(parameter, str)
                 found[name] = self._written(name, dimension, parameter)
+        if "model.backbone" in found and "model.weights" not in found and self.base.model.weights is None:
+            found["model.weights"] = None  # another backbone drops what the base says of the old one, and random weights must stay random
         return found
 
     def config_of(self, parameters: Mapping[str, Parameter], source: str) -> Config:

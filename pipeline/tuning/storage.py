@@ -64,6 +64,11 @@ def is_local_file(located: str) -> bool:
     return located.endswith(".journal") or located.startswith("sqlite")
 
 
+def file_of(located: str) -> Path:
+    """The file of a storage that is one."""
+    return Path(located) if located.endswith(".journal") else _database_file(located)
+
+
 def without_password(url: str) -> str:
     """The same with *** for a password, fit for a message."""
     return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^:/@]*:).*@", r"\1***@", url))

@@ -85,10 +85,11 @@ class Attempt:
         self._plan = plan
         self._trial = trial
 
-    def report(self, step: int, value: float) -> None:
+    def report(self, step: int, value: float, ask: bool = True) -> None:
         """Says a score after a step, a fold or an epoch. Raises Pruned if the trial is not worth going on with.
 
         A step that is known from an earlier attempt is not said again. A value that is not finite says nothing, nor does any with two objectives.
+        ask: False where ending the trial now would save nothing.
         """
         if len(self._plan.directions) > 1 or not math.isfinite(value):
             return
@@ -98,7 +99,7 @@ class Attempt:
             if step not in frozen.intermediate_values:
                 self._trial.report(value, step)
                 frozen = study._storage.get_trial(self._trial._trial_id)
-            reason = why_prune(self._plan.pruner, self._plan.threshold, study, frozen, step)
+            reason = why_prune(self._plan.pruner, self._plan.threshold, study, frozen, step) if ask else None
         if reason is not None:
             raise Pruned(reason)
 
