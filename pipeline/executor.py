@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -153,7 +153,9 @@ def _open_pool(slots: Sequence[str]) -> ProcessPoolExecutor:
     queue = context.Queue()
     for slot in slots:
         queue.put(slot)
-    return ProcessPoolExecutor(len(slots), context, _start_process, (queue, os.getpid()))
+    known = {name: logging.getLogger(name).level for name in list(logging.root.manager.loggerDict)}
+    levels = {name: level for name, level in known.items() if level and name.startswith("pipeline.")}
+    return ProcessPoolExecutor(len(slots), context, _start_process, (queue, os.getpid(), levels))
 
 
 def end_processes(processes: Sequence[BaseProcess], seconds: float) -> None:
@@ -192,10 +194,12 @@ def _note(outcome: Outcome, task: Task, run: Callable[[], bool]) -> None:
 _slot: dict[str, Any] = {}
 
 
-def _start_process(queue: Any, parent: int) -> None:
+def _start_process(queue: Any, parent: int, levels: Mapping[str, int]) -> None:
     os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGINT, CtrlC.note)  # answered by the training loop, which saves; the parent passes it on
     start_logging()
+    for name, level in levels.items():  # what is quiet there is quiet here
+        logging.getLogger(name).setLevel(level)
     _slot["device"] = queue.get()
     die_with(parent)
 
