@@ -158,6 +158,9 @@ class Tune(Section):
     """What is better: the CV alone; or the CV and the seconds of training, which leaves several best trials and prunes none."""
     seed: int = 0
     """Of the sampler; trial n draws from (seed, n)."""
+    finalists: Positive = 3
+    """Where `folds` or `epochs` make trials cheaper: best trials that are trained in full at the end, beside the config itself; the best of them all on
+    the folds of the search is the tuned config. What is best of short runs need not be of long ones."""
     unseen_seed: int | None = -1
     """folds.seed of a second split, on which the config and its tuned self are compared at the end; -1: folds.seed + 1; null: no such comparison."""
     top: Positive = 5

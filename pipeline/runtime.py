@@ -23,6 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -174,6 +175,40 @@ class CtrlC:
         """Raises Interrupted after a Ctrl-C."""
         if self.asked:
             raise Interrupted
+
+
+class Alarm:
+    """Whether the time was up."""
+
+    rang = False
+
+
+@contextlib.contextmanager
+def stop_after(seconds: float | None, said: str) -> Iterator[Alarm]:
+    """After so many seconds what runs inside is ended as by Ctrl-C, training saves at its next update, and the alarm says that it was so.
+
+    None: never. said: logged then. A user's own Ctrl-C is raised.
+    """
+    alarm = Alarm()
+
+    def ring() -> None:
+        log.info(said)
+        alarm.rang = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(min(seconds or 0.0, threading.TIMEOUT_MAX), ring)
+    timer.daemon = True
+    try:
+        if seconds is not None:
+            timer.start()
+        yield alarm
+    except KeyboardInterrupt:
+        if not alarm.rang:
+            raise
+    finally:
+        timer.cancel()
+        if alarm.rang:
+            CtrlC.asked = False
 
 
 def autocast_dtype(precision: str, device: "torch.device") -> "torch.dtype | None":

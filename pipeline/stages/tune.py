@@ -3,12 +3,9 @@
 import contextlib
 import functools
 import logging
-import os
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +14,13 @@ from pipeline.config import Config, Tune
 from pipeline.errors import RunFailed, UserError, did_you_mean
 from pipeline.executor import keep_processes
 from pipeline.files import digest, read_json, write_json
-from pipeline.runtime import CtrlC, stay_offline_without_network
+from pipeline.runtime import stay_offline_without_network, stop_after
+from pipeline.stages.full_length import Searched
 from pipeline.stages.planning import Wanted, check_choices, check_wanted, folds_of, for_trials, identity_of, plan_of, pruner_of, search_of
 from pipeline.stages.prepare import prepare, workspace
 from pipeline.stages.teach import teach
 from pipeline.stages.trial import Runner, Search, differing, forget
-from pipeline.stages.tuned import Searched, conclude
+from pipeline.stages.tuned import conclude
 from pipeline.training.metrics import METRICS
 from pipeline.tuning.building import build_space
 from pipeline.tuning.space import Space
@@ -153,7 +151,8 @@ def _work(plan: Plan, search: Search, section: Tune, number: int, alone: bool = 
         log.info("tune      %s", _in_words(row, best, search.space))
         _make_room(search.space, read_trials(study), plan, section)
 
-    with _stop_at(plan.deadline):
+    left = None if plan.deadline is None else max(0.0, plan.deadline - time.time())
+    with stop_after(left, "tune      the time is up: the trial that runs is saved, and goes on with the same command"):
         run_trials(plan, search.space.suggest, Runner(search), say)
 
 
@@ -176,34 +175,6 @@ def _in_words(row: TrialRow, best: TrialRow | None, space: Space) -> str:
     leader = f" (best {best.values[0]:.4f}, trial {best.number})" if best else ""
     settings = "the config as it is" if row.number == 0 else space.words(row.parameters)
     return f"trial {row.number}: {said}{leader}: {settings}"
-
-
-@contextlib.contextmanager
-def _stop_at(deadline: float | None) -> Iterator[None]:
-    """After the deadline the trial that runs is saved as by Ctrl-C, and the study goes to its end with those that are done."""
-    if deadline is None:
-        yield
-        return
-    heard: list[bool] = []
-    timer = threading.Timer(min(max(0.0, deadline - time.time()), threading.TIMEOUT_MAX), _time_is_up, [heard])
-    timer.daemon = True
-    try:
-        if time.time() < deadline:
-            timer.start()
-        yield
-    except KeyboardInterrupt:
-        if not heard:
-            raise
-    finally:
-        timer.cancel()
-        if heard:
-            CtrlC.asked = False
-
-
-def _time_is_up(heard: list[bool]) -> None:
-    log.info("tune      the time is up: the trial that runs is saved, and goes on with the same command")
-    heard.append(True)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 # ---------------------------------------------------------------- the page

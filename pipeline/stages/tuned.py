@@ -5,64 +5,22 @@ import glob
 import logging
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pipeline.artifacts import trial_name
-from pipeline.config import Config, Tune
 from pipeline.config_files import change_config, value_at, write_config, write_difference
-from pipeline.ensembling.scores import describe
-from pipeline.errors import RunFailed, UserError
 from pipeline.files import read_json, write_json, write_table, write_text
-from pipeline.stages.judge import Judged, compare, judge
-from pipeline.stages.networks import Trained
-from pipeline.stages.prepare import prepare, workspace
-from pipeline.stages.teach import teach
-from pipeline.stages.train import fold_tasks, train_networks
-from pipeline.stages.trial import differing, forget, make_way, mark_tuned, quiet
+from pipeline.stages.full_length import Searched, best_in_full, compare_both
+from pipeline.stages.prepare import workspace
+from pipeline.stages.trial import differing, forget, mark_tuned
 from pipeline.training.metrics import METRICS
-from pipeline.tuning.space import Space
-from pipeline.tuning.trials import TrialRow, ranked
+from pipeline.tuning.trials import TrialRow
 
 log = logging.getLogger(__name__)
 FLATTERS = "optimistic: chosen on these folds"
-ALIKE = 0.5  # adjusted Rand index of two splits above which the second says little that the first did not
-
-
-@dataclass(frozen=True)
-class Searched:
-    """A study whose trials are done; config: as it was given, with epochs of its own; folds: that a trial trained."""
-
-    config: Config
-    space: Space
-    rows: Sequence[TrialRow]
-    folds: int
-    pruner: str
-
-    @property
-    def best(self) -> list[TrialRow]:
-        """The complete trials, the best first."""
-        return ranked(self.rows, METRICS[self.config.competition.metric].sign)
-
-    @property
-    def finished(self) -> int:
-        """Trials that count."""
-        return sum(row.finished for row in self.rows)
-
-    def changes(self, row: TrialRow) -> dict[str, Any]:
-        """What a trial changed of the config, by key; nothing for the config itself."""
-        return {} if row.number == 0 else self.space.changes(row.parameters)
-
-    def whole(self, row: TrialRow, suffix: str = "whole") -> Config:
-        """A trial's settings with the config's own epochs and all folds, as an experiment of its own."""
-        config = change_config(self.config, self.changes(row), f"trial {row.number}")
-        name = trial_name(self.config.experiment, row.number, f"-{suffix}")
-        config = config.model_copy(update={"experiment": name, "tune": Tune()})
-        return mark_tuned(config, self.config.experiment, row.number, self.finished) if row.number else config
 
 
 def conclude(searched: Searched, path: Path) -> dict[str, Any]:
@@ -73,7 +31,8 @@ def conclude(searched: Searched, path: Path) -> dict[str, Any]:
     config, best = searched.config, searched.best
     folder = workspace(config).study(config.experiment)
     write_table(folder / "trials.csv", _table(searched))
-    first = best[0]
+    notes: list[str] = []
+    first = best[0] if searched.whole_trials else best_in_full(searched, notes)
     result: dict[str, Any] = {
         "study": config.experiment,
         "metric": config.competition.metric,
@@ -83,13 +42,13 @@ def conclude(searched: Searched, path: Path) -> dict[str, Any]:
         "unseen_seed": None,
         "top": _write_top(searched, folder),
         "saved": saved(searched),
-        "notes": [],
+        "notes": notes,
         "tuned_config": None,
         "ensemble_command": f"python scripts/submit.py {shlex.quote(str(folder / 'top'))}/*.yaml",
     }
     if result["best"]["changes"]:
         _write_tuned(searched, first, path, result, folder)
-        _compare(searched, first, result)
+        compare_both(searched, first, result)
         result["tuned_config"] = str(_write_tuned(searched, first, path, result, folder))
     else:
         result["notes"].append("no trial is better than the config as it is, so that no tuned config is written")
@@ -118,74 +77,7 @@ def forget_former(searched: Searched, result: dict[str, Any]) -> None:
             forget(config, folder.name)
 
 
-# ---------------------------------------------------------------- what it gained
-
-
-def _compare(searched: Searched, best: TrialRow, result: dict[str, Any]) -> None:
-    """The config and its tuned self, each trained on all folds: of the search, and of a split that it never saw."""
-    base = next((row for row in searched.rows if row.number == 0), best)
-    log.info("tune      the config and its tuned self on the folds of the search")
-    result["search"] = _compared(searched, (base, best), "whole", None, result["notes"])
-    if (seed := _unseen_seed(searched.config, result["notes"])) is not None and _is_another_split(searched.config, seed, result["notes"]):
-        log.info("tune      the config and its tuned self on split seed %d", seed)
-        result["unseen"] = _compared(searched, (base, best), f"seed{seed}", seed, result["notes"])
-        result["unseen_seed"] = None if result["unseen"] is None else seed
-
-
-def _compared(searched: Searched, pair: tuple[TrialRow, TrialRow], suffix: str, seed: int | None, notes: list[str]) -> dict[str, Any] | None:
-    section = searched.config.ensemble
-    try:
-        base, best = (_judged(_of_split(searched.whole(row, suffix), seed)) for row in pair)
-        return compare(base, best, section.draws, section.seed)
-    except (RunFailed, UserError) as error:
-        split = "the folds of the search" if seed is None else f"split seed {seed}"
-        log.error("tune      no comparison on %s: %s", split, error)
-        notes.append(f"no comparison on {split}: {error}")
-        return None
-
-
-def _unseen_seed(config: Config, notes: list[str]) -> int | None:
-    """The seed of the second split; None where there is none, with a note that says why."""
-    if config.tune.unseen_seed is None:
-        notes.append("tune.unseen_seed is null: the gain is of the folds that the search chose on")
-    elif config.folds.strategy == "column":
-        notes.append("folds.strategy is column: there is no second split, and the gain is of the folds that the search chose on")
-    elif config.teacher is not None:
-        notes.append("a student's folds are its teacher's: there is no second split, and the gain is of the folds that the search chose on")
-    else:
-        return config.folds.seed + 1 if config.tune.unseen_seed == -1 else config.tune.unseen_seed
-    return None
-
-
-def _is_another_split(config: Config, seed: int, notes: list[str]) -> bool:
-    """Whether the seed moves rows from fold to fold. Groups of unequal sizes may leave it no choice: then there is a note."""
-    from sklearn.metrics import adjusted_rand_score
-
-    with quiet():
-        first, second = (prepare(_of_split(config, one)).folds["fold"] for one in (None, seed))
-    alike = float(adjusted_rand_score(first, second))
-    if alike > ALIKE:
-        notes.append(
-            f"split seed {seed} is nearly the split of the search (adjusted Rand index {alike:.2f}), since groups fit in few ways: no comparison on it"
-        )
-    return alike <= ALIKE
-
-
-def _of_split(config: Config, seed: int | None) -> Config:
-    """The config on the split of another seed; None: on its own."""
-    return config if seed is None else config.model_copy(update={"folds": config.folds.model_copy(update={"seed": seed})})
-
-
-def _judged(config: Config) -> Judged:
-    """The CV of an experiment, which is trained where it is not yet."""
-    with quiet():
-        prepared = teach(config, prepare(config))
-        make_way(config, prepared)
-        tasks = fold_tasks(config)
-        train_networks(tasks, prepared)
-        found = judge(Trained(config, prepared, tasks))
-    log.info("tune      %s: CV %s", config.experiment, describe(found.score))
-    return found
+# ---------------------------------------------------------------- what pruning saved
 
 
 def saved(searched: Searched) -> dict[str, Any] | None:
