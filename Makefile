@@ -4,7 +4,7 @@ CONFIG ?= configs/digits.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup submit check format schema test test-slow clean
+.PHONY: help setup submit check format schema test test-slow test-kaggle clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -12,8 +12,10 @@ help:  ## this list
 
 setup: .venv/runtime  ## build .venv with what a run needs
 
-submit: .venv/runtime  ## raw input to a checked submission.csv: CONFIG="a.yaml b.yaml" ARGS="key=value"
-	@$(BIN)/python scripts/submit.py $(CONFIG) $(ARGS)
+unexport MESSAGE
+submit: export PODIUM_MESSAGE = $(value MESSAGE)
+submit: .venv/runtime  ## raw input to a checked submission.csv: CONFIG="a.yaml b.yaml" ARGS="key=value"; UPLOAD=1 MESSAGE="to Kaggle" WAIT=15
+	@$(BIN)/python scripts/submit.py $(CONFIG) $(ARGS) $(if $(filter-out 0 no No NO false False FALSE off,$(UPLOAD)),--upload $(if $(value MESSAGE),--message="$$PODIUM_MESSAGE")) $(if $(WAIT),--wait=$(WAIT))
 
 check: .venv/dev  ## lint, format and types
 	@$(BIN)/ruff check .
@@ -32,6 +34,9 @@ test: .venv/dev  ## the tests, under 5 minutes
 
 test-slow: .venv/dev  ## the long ones: kills, real photographs; under 45 minutes
 	@$(BIN)/pytest -m slow
+
+test-kaggle:  ## the fast tests on the versions of Kaggle's image, in .venv/kaggle
+	@scripts/test_on_kaggle_versions.sh
 
 clean:  ## remove .venv and caches; input/ and outputs/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

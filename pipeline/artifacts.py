@@ -213,6 +213,16 @@ class Workspace:
         """What a study ends in: its page, its trials as a table, its result, its best trials as configs."""
         return self.studies / name
 
+    @property
+    def kernel(self) -> Path:
+        """The dataset and the notebook that predict on Kaggle."""
+        return self.root / "kernel"
+
+    @property
+    def training_kernel(self) -> Path:
+        """Those that train there."""
+        return self.root / "training_kernel"
+
     def is_trial(self, experiment: str) -> bool:
         """Whether an experiment belongs to a study that is there."""
         found = TRIAL.fullmatch(experiment)

@@ -20,6 +20,7 @@ from pipeline.stages.versions import STAGE_VERSION
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.stages.predicted import Predicted
+    from pipeline.stages.upload import Kept
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +130,14 @@ def predict_all(arguments: Arguments) -> "list[Predicted]":
     return predict(trained, "predict" in arguments.force)
 
 
-def submit_all(arguments: Arguments) -> None:
-    """Every stage up to the submission, and the four figures at the end."""
+def submit_all(arguments: Arguments, deliver: "Callable[[Config, Kept], None] | None" = None) -> None:
+    """Every stage up to the submission, and the four figures at the end.
+
+    deliver: called with the file that this run wrote and the config that it is written by, before the report: neither keeps the other from being.
+    """
+    from pipeline.artifacts import Manifest
     from pipeline.ensembling.scores import describe
-    from pipeline.stages.ensemble import chosen_score, ensemble, require_alike
+    from pipeline.stages.ensemble import chosen_score, ensemble, require_alike, taking_part
     from pipeline.stages.report import report
     from pipeline.stages.submit import submit, true_score
 
@@ -143,6 +148,16 @@ def submit_all(arguments: Arguments) -> None:
     experiments = predict_all(arguments)
     folder = ensemble(experiments, "ensemble" in arguments.force)
     path = submit(experiments, folder, "submit" in arguments.force)
+    refused: UserError | None = None
+    if deliver is not None:
+        from pipeline.stages.upload import latest
+
+        try:
+            first, blend = taking_part(experiments)[0].config, Manifest.read(folder / "manifest.json")
+            assert blend is not None
+            deliver(first, latest(first, blend.digest))
+        except UserError as error:
+            refused = error
     page = report(experiments, folder, "report" in arguments.force)
     config = experiments[0].config
     print(f"CV          {describe(chosen_score(folder))}")
@@ -154,3 +169,5 @@ def submit_all(arguments: Arguments) -> None:
     print(f"seconds     {time.monotonic() - started:.1f}")
     print(f"report      {page}")
     print(f"submission  {path}")
+    if refused is not None:
+        raise refused

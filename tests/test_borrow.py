@@ -18,6 +18,8 @@ from pipeline.stages.prepare import Prepared, prepare
 from pipeline.stages.train import fold_folder, fold_tasks, is_trained, train_networks, train_stage
 from pipeline.stages.trial import forget
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:

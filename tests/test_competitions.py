@@ -116,6 +116,7 @@ def test_a_ready_config_passes_the_data_stages_on_its_miniature(name: str, minia
     assert ready.ids("test") == pd.read_csv(miniature(name) / sample, dtype=str).iloc[:, 0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_seen_for_the_first_time_is_read_as_its_ready_config_reads_it(
     name: str, miniature: Callable[[str], Path], written: Callable[[str], Path], tmp_path: Path

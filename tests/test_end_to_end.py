@@ -251,6 +251,7 @@ def test_a_competition_without_a_test_table_takes_its_ids_from_the_sample_and_it
     assert submission["id"].tolist() == ids.tolist()
 
 
+@pytest.mark.slow
 def test_two_experiments_and_two_seeds_blend_into_one_submission(config: Path, outputs: Path, tmp_path: Path) -> None:
     other = write({"_base_": "small.yaml", "experiment": "other", "train": {"seeds": [1, 2]}}, tmp_path / "other.yaml")
     assert run(config, other, "ensemble.models=equal") == 0

@@ -446,7 +446,12 @@ def test_trials_of_three_folds_end_in_a_config_that_is_scored_on_all_four(carrie
         assert lab.trained(f"three-trial-{row.number:03d}") == ["fold_0", "fold_1", "fold_2"]
         assert len(row.record["cv"]["folds"]) == 3
         assert row.record["cv"]["rows"] == 0.75 * ROWS
+    assert any("each trained in full" in note for note in lab.result("three")["notes"])
+    whole = [path.name for path in lab.experiments.glob("three-trial-*-whole")]
+    assert "three-trial-000-whole" in whole  # the config itself stands for election, too
+    assert len(whole) > 1
     search = lab.result("three")["search"]
+    assert search["difference"] > 0  # or there were no tuned config
     assert [(len(search[name]["folds"]), search[name]["rows"]) for name in ("base", "tuned")] == [(4, ROWS), (4, ROWS)]
     assert lab.run("run_folds", str(lab.folder / "three-tuned.yaml")).code == 0
     cv = lab.cv("three-tuned")

@@ -74,7 +74,7 @@ def _write_split(part: pd.DataFrame, pictures: Pictures, path: Path, mode: str, 
             pixels = shrink(pictures.read(relative), size)
         except CorruptImage as problem:
             raise UserError(f"{pictures.root / relative}: {problem}, although it could be read before; run again") from None
-        return pixels.shape[:2], pixels.tobytes() if mode == "raw" else _encode(pixels, quality)
+        return pixels.shape[:2], pixels.tobytes() if mode == "raw" else encode(pixels, quality)
 
     offsets, shapes = [0], []
     loaded = ordered_map(load, part["path"], cores())
@@ -86,7 +86,8 @@ def _write_split(part: pd.DataFrame, pictures: Pictures, path: Path, mode: str, 
     return {"offsets": offsets, "shapes": shapes}
 
 
-def _encode(pixels: Pixels, quality: int) -> bytes:
+def encode(pixels: Pixels, quality: int) -> bytes:
+    """A picture as the jpeg mode keeps it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

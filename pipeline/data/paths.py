@@ -1,5 +1,6 @@
 """Names of files: patterns with columns in braces, wildcards, and what a path from a table may be."""
 
+import itertools
 import os
 import re
 import string
@@ -77,13 +78,25 @@ def fixed_folder(pattern: str) -> str:
 
 
 def list_files(root: Path, folder: str = "") -> list[str]:
-    """Every file below root/folder as a path from `root`, sorted; hidden ones and what systems leave behind are skipped."""
+    """Every file below root/folder as a path from `root`, sorted; hidden ones and what systems leave behind are skipped.
+
+    Links to folders are followed where they lie in root/folder itself and lead out of `root`, nowhere else.
+    """
     found = []
-    for at, folders, files in os.walk(root / folder):
+    for at, folders, files in itertools.chain.from_iterable(map(os.walk, [root / folder, *_linked(root, root / folder)])):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         inside = os.path.relpath(at, root)
         found += [name if inside == "." else f"{inside}/{name}" for name in files if not name.startswith(".") and name.lower() not in NOT_OURS]
     return sorted(path.replace(os.sep, "/") for path in found)
+
+
+def _linked(root: Path, folder: Path) -> list[Path]:
+    """Links to folders elsewhere: one to a folder of the same root would give each of its files twice."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        links = sorted(Path(entry.path) for entry in entries if entry.is_symlink() and entry.is_dir() and not entry.name.startswith("."))
+    return [path for path in links if not path.resolve().is_relative_to(root.resolve()) and not root.resolve().is_relative_to(path.resolve())]
 
 
 def resolve(root: Path, template: str, paths: Sequence[str]) -> list[str]:

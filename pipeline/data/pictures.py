@@ -85,6 +85,16 @@ class Pictures:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _arrays={}, _lock=threading.Lock())
 
+    def fault(self, path: str) -> str:
+        """Why a picture cannot be read, "" if it can: it is decoded."""
+        if problem := self.problem(path):
+            return problem
+        try:
+            self.read(path)
+        except CorruptImage as reason:
+            return str(reason)
+        return ""
+
     def read(self, path: str) -> Pixels:
         """RGB pixels [height, width, 3] of a row's picture, after `images.preprocess`. Raises CorruptImage."""
         table, row = self._place(path)

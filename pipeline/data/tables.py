@@ -96,7 +96,7 @@ class Tables:
         first = "0" if sample is not None and "0" in set(sample.iloc[:, 0]) else "1"
         parts = [_labelled(open_source(root, competition.train_table, competition), "train", competition, first)]
         parts += [_extra(competition, extra, number) for number, extra in enumerate(competition.extra_train)]
-        parts.append(_unlabelled(competition, sample, sample_path, first))
+        parts.append(unlabelled_rows(competition, sample, sample_path, first))
         rows = pd.concat(parts, ignore_index=True).fillna("")
         return cls(rows, sample, sample_path)
 
@@ -122,7 +122,7 @@ def new_rows(competition: Competition, source: Path) -> tuple[Competition, pd.Da
     for root in (folder, competition.root.resolve()):
         table_name = source.name if root == folder else str(source.resolve())
         own = competition.model_copy(update={"root": root, "test_table": table_name, "sample_submission": None})
-        rows = _unlabelled(own, None, source, "1")[["id", "path"]]
+        rows = unlabelled_rows(own, None, source, "1")[["id", "path"]]
         if competition.pixel_columns is not None or any(os.path.isfile(root / path) for path in rows["path"]):
             break
     return own, rows.reset_index(drop=True)
@@ -146,7 +146,8 @@ def _extra(competition: Competition, extra: ExtraTrain, number: int) -> pd.DataF
     return rows.assign(id=f"extra{number}/" + rows["id"], path=[str(PurePosixPath(at) / path) for path in rows["path"]])
 
 
-def _unlabelled(competition: Competition, sample: pd.DataFrame | None, sample_path: Path, first: str) -> pd.DataFrame:
+def unlabelled_rows(competition: Competition, sample: pd.DataFrame | None, sample_path: Path, first: str) -> pd.DataFrame:
+    """The rows to predict, of the test table or of the sample; first: the number of the first row where rows are numbered."""
     if competition.test_table is None:
         if sample is None:  # nothing to predict: a CV alone
             return pd.DataFrame(columns=["split", "id", "path", "target"], dtype=str)

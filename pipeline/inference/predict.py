@@ -1,7 +1,7 @@
 """Predictions of trained networks: all that share an input read each picture once, and what a forward pass of theirs costs."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,6 +20,7 @@ from pipeline.training.outputs import Outputs
 
 Values = npt.NDArray[np.float32]
 Reduce = Callable[["Member", list[torch.Tensor]], torch.Tensor]
+LONGEST_REASON = 300  # characters of what a library says of a failure
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,57 @@ def predict_views(reader: Reader, members: Sequence[Member], dataset: Dataset[Ba
     return _predict(reader, members, dataset, description, _kept)
 
 
+class Watch:
+    """The networks of a long prediction that are still in it: one that fails, or for which there is no time, leaves it alone."""
+
+    def __init__(self) -> None:
+        self.left: dict[int, str] = {}
+        """By number of a network why it left."""
+
+    def leave(self, number: int, reason: str) -> None:
+        """Takes a network out; its predictions are lost."""
+        self.left.setdefault(number, reason)
+
+    def advance(self, rows: int) -> None:
+        """Called after each batch of so many rows."""
+
+
+def predict_watched(reader: Reader, members: Sequence[Member], dataset: Dataset[Batch], watch: Watch) -> list[Values | None]:
+    """Per network what `predict_merged` gives, as [1, rows, outputs], or where ranks are merged each view's predictions [views, rows, outputs],
+    which compare once all rows are there; None of a network that left. Rows whose logits are not finite are nan. What breaks a GPU itself is raised:
+    it concerns all of its networks."""
+
+    def reduce(member: Member, logits: list[torch.Tensor]) -> torch.Tensor:
+        marked = [_marked(found) for found in logits]
+        return _kept(member, marked) if member.merge == "ranks" else _merged(member, marked)
+
+    found = _predict(reader, members, dataset, "", reduce, watch)
+    return [None if number in watch.left else values for number, values in enumerate(found)] if found else [None] * len(members)
+
+
+@dataclass(frozen=True)
+class _Guarded(Network):
+    """A network that says nothing more [B, 0] once it has left."""
+
+    number: int = 0
+    watch: Watch | None = None
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        assert self.watch is not None
+        if self.number not in self.watch.left:
+            try:
+                return super().logits(images)
+            except Exception as error:  # whatever breaks one network is its own
+                _wait_for(images.device)  # raises where not the network is broken but the GPU
+                self.watch.leave(self.number, f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}")
+        return images.new_empty((len(images), 0))
+
+
+def _marked(logits: torch.Tensor) -> torch.Tensor:
+    """Rows that are not finite [B, K] as nan: a sigmoid, or a number's range, would make something of an overflow that looks sound."""
+    return logits.where(logits.isfinite().all(dim=1, keepdim=True), torch.nan)
+
+
 def _kept(member: Member, logits: list[torch.Tensor]) -> torch.Tensor:
     """Of one batch [views, B, K]. Logits are kept as they are: of probabilities in single precision those near 0 and 1 were lost."""
     return torch.stack([found if member.merge == "logits" else member.outputs.predict(found) for found in logits])
@@ -88,31 +140,42 @@ def _merged(member: Member, logits: list[torch.Tensor]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _predict(reader: Reader, members: Sequence[Member], dataset: Dataset[Batch], description: str, reduce: Reduce) -> list[Values]:
-    """Per network what `reduce` makes of each batch's logits by view, one batch after the other [N, rows, K]."""
+def _predict(reader: Reader, members: Sequence[Member], dataset: Dataset[Batch], description: str, reduce: Reduce, watch: Watch | None = None) -> list[Values]:
+    """Per network what `reduce` makes of each batch's logits by view, one batch after the other [N, rows, K]; empty where every network left."""
     rows = _length(dataset)
     if rows == 0:  # one black picture says how many outputs there are
         height, width = reader.images.shape
         black = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         dataset = cast(Dataset[Batch], [(black[0], torch.tensor(0))])
     loader = reader.load(dataset)
-    networks = [(Network(member.model, member.autocast), set(member.views)) for member in members]
+    guarded = [
+        _Guarded(member.model, member.autocast, number, watch) if watch else Network(member.model, member.autocast) for number, member in enumerate(members)
+    ]
+    networks = [(network, set(member.views)) for network, member in zip(guarded, members, strict=True)]
     passes = forward_passes(loader, reader.device, reader.normalise(), reader.views(members), networks)
-    reduced = ([reduce(member, logits).float() for member, logits in zip(members, batch, strict=True)] for batch in passes)
-    found: list[Values] = []
+    left: Collection[int] = watch.left if watch else ()
+    reduced = (
+        {number: reduce(member, logits).float() for number, (member, logits) in enumerate(zip(members, batch, strict=True)) if number not in left}
+        for batch in passes
+    )
+    found: dict[int, Values] = {}
     start = 0
-    for parts in tqdm(_one_later(reduced), total=len(loader), desc=description, unit="batch", leave=False, delay=2, disable=None):
-        found = found or [np.empty((part.shape[0], rows, part.shape[2]), dtype=np.float32) for part in parts]
-        stop = start + parts[0].shape[1]
-        for values, part in zip(found, parts, strict=True):
-            values[:, start:stop] = part[:, : rows - start].cpu().numpy()
+    for parts in tqdm(_one_later(reduced), total=len(loader), desc=description, unit="batch", leave=False, delay=2, disable=True if watch else None):
+        if not parts:
+            break
+        found = found or {number: np.empty((part.shape[0], rows, part.shape[2]), dtype=np.float32) for number, part in parts.items()}
+        stop = start + next(iter(parts.values())).shape[1]
+        for number, part in parts.items():
+            found[number][:, start:stop] = part[:, : rows - start].cpu().numpy()
+        if watch:
+            watch.advance(stop - start)
         start = stop
-    return found
+    return [found.get(number, np.empty((0, 0, 0), dtype=np.float32)) for number in range(len(members))] if found else []
 
 
-def _one_later(batches: Iterator[list[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
+def _one_later(batches: Iterator[dict[int, torch.Tensor]]) -> Iterator[dict[int, torch.Tensor]]:
     """The same, each when the one after it is under way, so that a GPU does not wait while results are copied from it."""
-    before: list[torch.Tensor] | None = None
+    before: dict[int, torch.Tensor] | None = None
     for batch in batches:
         if before is not None:
             yield before

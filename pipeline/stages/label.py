@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.config import Config
-from pipeline.data.images import CorruptImage
 from pipeline.data.pictures import Pictures
 from pipeline.data.tables import new_rows
 from pipeline.data.targets import split_labels
@@ -40,7 +39,7 @@ def label(experiments: Sequence[Predicted], folder: Path, source: Path, output: 
     config, prepared = members[0].config, members[0].prepared
     competition, rows = new_rows(config.competition, source)
     pictures = [Pictures(competition, member.config.images) for member in members]
-    problems = list(ordered_map(lambda path: _problem(pictures[0], path), rows["path"], cores()))
+    problems = list(ordered_map(pictures[0].fault, rows["path"], cores()))
     good = [path for path, problem in zip(rows["path"], problems, strict=True) if not problem]
     if not good:
         raise UserError(f"{source}: none of {len(rows)} pictures can be read, e.g. {rows['path'].iloc[0]}: {problems[0]}")
@@ -60,17 +59,6 @@ def label(experiments: Sequence[Predicted], folder: Path, source: Path, output: 
     bad = sum(bool(problem) for problem in problems)
     log.info("label     %s pictures%s -> %s", f"{len(good):,}", f", {bad} could not be read" if bad else "", path)
     return path
-
-
-def _problem(pictures: Pictures, path: str) -> str:
-    """Why a picture cannot be read, "" if it can."""
-    if problem := pictures.problem(path):
-        return problem
-    try:
-        pictures.read(path)
-    except CorruptImage as reason:
-        return str(reason)
-    return ""
 
 
 def _blended(members: Sequence[Predicted], pictures: Sequence[Pictures], paths: Sequence[str], folder: Path) -> Values:

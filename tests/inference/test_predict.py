@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from pipeline.config import Images
 from pipeline.errors import UserError
-from pipeline.inference.predict import Member, Reader, measure_costs, predict_merged, predict_views, with_shares
+from pipeline.inference.predict import Member, Reader, Watch, measure_costs, predict_merged, predict_views, predict_watched, with_shares
 from pipeline.inference.tta import VIEWS, Merge, merge_views, view_names
 from pipeline.predictions import TEST, Predictions
 from pipeline.training.datasets import Batch, Normalise
@@ -171,6 +171,54 @@ class TestMerging:
         assert [values.shape for values in predict_views(READER, every, Digits([]))] == [(len(member.views), 0, 10) for member in every]
 
 
+class TestWatched:
+    def test_who_stays_says_the_same_bits_as_without_anybody_watching(self, models: list[torch.nn.Module], digits: Digits) -> None:
+        every = members(models)
+        for member, values, merged, views in zip(
+            every, predict_watched(READER, every, digits, Watch()), predict_merged(READER, every, digits), predict_views(READER, every, digits), strict=True
+        ):
+            assert values is not None
+            assert np.array_equal(values, views) if member.merge == "ranks" else np.array_equal(values[0], merged)
+
+    @pytest.mark.parametrize("calls", [0, 1, 9])
+    def test_one_that_breaks_leaves_at_any_pass_and_the_others_stay_as_they_are(self, models: list[torch.nn.Module], digits: Digits, calls: int) -> None:
+        class Breaking(torch.nn.Module):
+            left = calls
+
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                Breaking.left -= 1
+                if Breaking.left < 0:
+                    raise ValueError("broken\nat last")
+                return models[0](images)
+
+        watch, every = Watch(), members(models)
+        every[0] = replace(every[0], model=Breaking(), views=view_names("flips"))
+        found = predict_watched(READER, every, digits, watch)
+        assert found[0] is None
+        assert watch.left == {0: "ValueError: broken at last"}
+        for alone, values in zip(predict_watched(READER, every[1:], digits, Watch()), found[1:], strict=True):
+            assert values is not None
+            assert alone is not None
+            assert np.array_equal(values, alone)
+
+    def test_one_may_be_taken_out_between_batches_and_all_may_leave(self, models: list[torch.nn.Module], digits: Digits) -> None:
+        class Impatient(Watch):
+            rows = 0
+
+            def advance(self, rows: int) -> None:
+                self.rows += rows
+                self.leave(len(self.left), "no time")
+
+        watch = Impatient()
+        found = predict_watched(READER, members(models)[:2], Digits(range(80)), watch)
+        assert found == [None, None]
+        assert watch.rows < 40, "nobody is left to read for"
+        watch = Impatient()
+        [values, other] = predict_watched(READER, members(models)[:2], Digits(range(8)), watch)
+        assert values is None
+        assert other is not None
+
+
 def test_costs_are_seconds_of_each_network_and_view(digits: Digits) -> None:
     class Slow(torch.nn.Module):
         def __init__(self, factor: int) -> None:
@@ -224,3 +272,18 @@ class TestClassShares:
     def test_a_prediction_for_an_unknown_id_is_refused(self) -> None:
         with pytest.raises(UserError, match='"z"'):
             with_shares(predictions(("a", "z")), ["a", "b"], SHARES)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("outputs", [Outputs("multilabel"), Outputs("regression", 0.0, 1.0, 0.0, 9.0), CLASSES])
+def test_rows_whose_logits_overflow_are_not_taken_for_predictions(outputs: Outputs, merge: Merge) -> None:
+    class Overflowing(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(len(images), 1 if outputs.task == "regression" else 3)
+            logits[1, 0] = torch.inf
+            return logits
+
+    [values] = predict_watched(READER, [Member(Overflowing(), outputs, merge=merge)], Digits(range(4)), Watch())
+    assert values is not None
+    assert np.isnan(values[0, 1]).all()
+    assert np.isfinite(values[0, [0, 2, 3]]).all()

@@ -13,6 +13,8 @@ from pipeline.errors import UserError
 from pipeline.tuning.building import build_space
 from pipeline.tuning.ready import READY, STRENGTHS, ready_space
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted(path for path in (Path(__file__).resolve().parents[2] / "configs").glob("*.yaml") if path.stem != "base")
 
 

@@ -1,0 +1,1 @@
+"""Kaggle: what is sent there and fetched from there, through its own client."""
