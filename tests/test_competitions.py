@@ -131,6 +131,7 @@ def test_a_folder_seen_for_the_first_time_is_read_as_its_ready_config_reads_it(
     assert config.submission.k == expected.submission.k or found.form != "top_k"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_of_a_written_config_builds_and_says_the_metric_is_a_guess(name: str, written: Callable[[str], Path]) -> None:
     from pipeline.augment.transforms import Transforms

@@ -204,8 +204,10 @@ def test_a_best_value_at_the_end_of_its_range_is_said_and_one_inside_is_not(tmp_
     assert [edge_of(rate, value) for value in (1.05e-4, 1e-3, 9.5e-3, None, "text")] == ["lower", "", "upper", "", ""]
     assert [edge_of(Range(low=1, high=9), value) for value in (1, 2, 9)] == ["lower", "", "upper"]
     assert edge_of(Range(low=1, high=3), 3) == ""
-    assert "`x`" not in (said := findings_of(text_of(tmp_path, simple([0.9, 0.8, 0.7, 0.6]))))
-    assert "The best trial's x lies at the lower end of its range, 0" in said
+    narrow = {"x": Range(low=-0.01, high=1.0)}
+    assert "`x`" not in (said := findings_of(text_of(tmp_path, simple([0.9, 0.8, 0.7, 0.6], narrow))))
+    assert "The best trial's x lies at the lower end of its range, -0.01" in said
+    assert "lower end" not in findings_of(text_of(tmp_path, simple([0.9, 0.8, 0.7, 0.6])))  # 0 is where most keys end
     assert "lower end" not in findings_of(text_of(tmp_path, simple([0.6, 0.7, 0.8, 0.7, 0.7, 0.95])))
 
 

@@ -169,6 +169,7 @@ def test_a_crowd_of_test_hashes_does_not_hide_the_train_row_that_an_extra_row_co
     near=st.sampled_from(["together", "report", "off"]),
 )
 @settings(max_examples=30, deadline=None)
+@pytest.mark.slow
 def test_test_rows_decide_nothing(rows: list[tuple[str, int, int, str]], exact: str, conflict: str, near: str) -> None:
     edits: tuple[Callable[[Pixels], Pixels], ...] = (lambda pixels: pixels, brighter, smaller, lambda pixels: brighter(pixels, 0.9))
     data = Set(*((split, f"{place:02d}", label, edits[edit](scene(number))) for place, (split, number, edit, label) in enumerate(rows)))
@@ -240,6 +241,7 @@ def test_a_test_row_does_not_join_two_train_rows() -> None:
     assert sorted(found["split"]) == ["test", "train"], "the test row is reported with the nearer end alone"
 
 
+@pytest.mark.slow
 def test_random_sets_are_decided_by_train_rows_alone_whatever_the_order() -> None:
     rng = np.random.default_rng(0)
     for _ in range(8):

@@ -58,6 +58,7 @@ def test_an_edited_silhouette_is_the_same(leaf99: Path, edit: str) -> None:
     assert np.mean([same_picture(pixels, EDITS[edit](pixels)) for pixels in pictures(leaf99, 30)]) >= 0.96
 
 
+@pytest.mark.slow
 def test_no_two_leaves_are_the_same_however_near_their_hashes(leaf99: Path) -> None:
     thumbnails = {path: read(path) for path in sorted((leaf99 / "images").iterdir())[:500]}
     hashes = np.array([perceptual_hash(pixels) for pixels in thumbnails.values()], dtype=np.uint64)

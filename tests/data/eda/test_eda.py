@@ -226,6 +226,7 @@ def test_pictures_of_one_kind_cannot_be_told_apart() -> None:
     assert not found.findings
 
 
+@pytest.mark.slow
 def test_darker_test_pictures_are_told_apart_by_their_brightness() -> None:
     found = separate(sample_of(lambda path: noise(path) // (2 if int(path) >= 150 else 1)), seed=0)
     assert found is not None
@@ -337,6 +338,7 @@ def test_an_augmentation_that_cannot_be_applied_is_the_first_finding(tmp_path: P
     assert text.index("Stops a run") < text.index("augment.train: cannot be applied") < text.index("<nav")
 
 
+@pytest.mark.slow
 def test_a_crowd_stays_below_five_megabytes(tmp_path: Path) -> None:
     long = "a_very_long_name/" * 20
     rows = index([f"{long}{i % 30}" for i in range(600)], test=39, shape=(300, 200))
