@@ -194,7 +194,10 @@ def stop_after(seconds: float | None, said: str) -> Iterator[Alarm]:
     def ring() -> None:
         log.info(said)
         alarm.rang = True
-        os.kill(os.getpid(), signal.SIGINT)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a process that a script has put into the background
+            CtrlC.asked = True
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
 
     timer = threading.Timer(min(seconds or 0.0, threading.TIMEOUT_MAX), ring)
     timer.daemon = True

@@ -3,7 +3,6 @@
 import logging
 import math
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,7 +125,7 @@ def plan_of(config: Config, wanted: Wanted, pruner: str) -> Plan:
         pruner=pruner,
         threshold=section.threshold,
         trials=wanted.trials,
-        deadline=None if wanted.minutes is None else time.time() + 60 * wanted.minutes,
+        deadline=None,  # which begins with the first trial
     )
 
 

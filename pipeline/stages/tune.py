@@ -77,6 +77,8 @@ def search(config: Config, wanted: Wanted) -> Found:
     study = open_study(plan, identity, space.own())
     _add_earlier(study, plan, space, earlier)
     log.info("tune      study %s of %d dimensions, pruner %s -> %s", config.experiment, len(space.dimensions), common.pruner, without_password(plan.storage))
+    if wanted.minutes is not None:
+        plan = replace(plan, deadline=time.time() + 60 * wanted.minutes)
     work = functools.partial(_work, plan, common, config.tune)
     started = time.monotonic()
     try:
