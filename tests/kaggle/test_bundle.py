@@ -111,11 +111,11 @@ class TestPortable:
             portable(self.config(competition={"test_table": str(Path.home() / "test.csv")}))
 
     def test_whole_parts_of_a_path_are_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Path, "home", lambda: Path("/root"))
-        for path in ("plants/roots/{id}.png", "plants/root/{id}.png", "{split}/root/{id}.png"):
+        monkeypatch.setattr(Path, "home", lambda: Path("/somebody"))
+        for path in ("plants/somebodys/{id}.png", "plants/somebody/{id}.png", "{split}/somebody/{id}.png"):
             assert portable(self.config(competition={"image_path": path})).competition.image_path == path
-        for path in ("/root/plants/{id}.png", "/root"):
-            with pytest.raises(UserError, match="lies in /root, which"):
+        for path in ("/somebody/plants/{id}.png", "/somebody"):
+            with pytest.raises(UserError, match="lies in /somebody, which"):
                 portable(self.config(augment={"train": [{"name": "FDA", "reference_images": [path]}]}))
 
     @pytest.mark.parametrize("key", ["train_table", "test_table", "sample_submission", "image_path", "extra_train.1.table", "extra_train.1.image_path"])
