@@ -22,6 +22,8 @@ from pipeline.report.run import Run, rows_of
 from pipeline.report.views import describe_views
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     import jinja2
 
 SECTIONS = {
@@ -42,7 +44,7 @@ def write_report(path: Path, run: Run) -> None:
 
     At most 48 pictures are read, and tables end with how many more lines there are.
     """
-    write_text(path, _environment().get_template("report").render(**_gather(run)))
+    write_text(path, environment().get_template("report").render(**_gather(run)))
 
 
 def _gather(run: Run) -> dict[str, Any]:
@@ -80,19 +82,20 @@ def _gather(run: Run) -> dict[str, Any]:
     }
 
 
-def _environment() -> "jinja2.Environment":
+def environment(**further: "Traversable") -> "jinja2.Environment":
+    """The templates report and base, and `further` ones by name, with the filters that they share; what is missing is an error."""
     import jinja2
 
     from pipeline.data.eda.report import bars_path, steps_path, with_code
 
     folder = importlib.resources.files("pipeline")
-    pages = {"report": folder / "report" / "page.html.jinja", "base": folder / "data" / "eda" / "page.html.jinja"}
-    environment = jinja2.Environment(
+    pages = {"report": folder / "report" / "page.html.jinja", "base": folder / "data" / "eda" / "page.html.jinja", **further}
+    made = jinja2.Environment(
         loader=jinja2.DictLoader({name: page.read_text(encoding="utf-8") for name, page in pages.items()}),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"code": with_code, "number": number, "percent": percent, "short": short, "several": several, "bars": bars_path, "steps": steps_path}
-    return environment
+    made.filters |= {"code": with_code, "number": number, "percent": percent, "short": short, "several": several, "bars": bars_path, "steps": steps_path}
+    return made

@@ -4,7 +4,6 @@ The charts are made in `charts_history.py` and `charts_space.py`, the sentences 
 `page.html.jinja` and escapes everything. The same study gives the same bytes.
 """
 
-import functools
 import importlib.resources
 import json
 import re
@@ -14,16 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config_tuning import Choices, Combinations, Range
-from pipeline.data.eda.facts import number, percent, several, short
+from pipeline.data.eda.facts import number
 from pipeline.files import write_text
 from pipeline.report.charts import NONE, defined, mean_and_spread, score_text
+from pipeline.report.page import environment
 from pipeline.tuning.charts_history import front_chart, history_chart, scores_of, steps_chart
 from pipeline.tuning.charts_space import axes_of, parallel, slices
 from pipeline.tuning.findings import Gain, find, gain_of, reasons_of, signed
 from pipeline.tuning.trials import Parameter, TrialRow, pareto_front, ranked
 
 if TYPE_CHECKING:
-    import jinja2
+    pass
 
 MOST_TRIALS, MOST_FRONT, MOST_DIFFERENCES = 20, 20, 8  # lines of a table; parameters in one
 SECTIONS = {
@@ -71,7 +71,7 @@ class StudyPage:
 
 def write_study_page(path: Path, page: StudyPage) -> None:
     """Writes the page as one HTML file that opens without a network."""
-    write_text(path, _environment().get_template("study").render(**_gather(page)))
+    write_text(path, environment(study=importlib.resources.files("pipeline") / "tuning" / "page.html.jinja").get_template("study").render(**_gather(page)))
 
 
 def _gather(page: StudyPage) -> dict[str, Any]:
@@ -196,22 +196,3 @@ def _line(row: TrialRow, page: StudyPage, own: TrialRow | None) -> dict[str, Any
         "differs": differs[:MOST_DIFFERENCES],
         "more": max(0, len(differs) - MOST_DIFFERENCES),
     }
-
-
-@functools.cache
-def _environment() -> "jinja2.Environment":
-    import jinja2
-
-    from pipeline.data.eda.report import bars_path, steps_path, with_code
-
-    folder = importlib.resources.files("pipeline")
-    pages = {"study": folder / "tuning", "report": folder / "report", "base": folder / "data" / "eda"}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader({name: (place / "page.html.jinja").read_text(encoding="utf-8") for name, place in pages.items()}),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"code": with_code, "number": number, "percent": percent, "short": short, "several": several, "bars": bars_path, "steps": steps_path}
-    return environment
